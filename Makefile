@@ -1,0 +1,37 @@
+# Each target does its own set-up: a bare machine needs Python 3.11 or later, make and a compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+UV := 0.13.9
+
+.PHONY: demo test lint bench clean
+
+# torch alone is gigabytes: uv fetches in parallel and links instead of copying.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --group dev --editable .
+	touch $@
+
+demo: .venv/ready
+	$(BIN)/upwell demo $(ARGS)
+
+test: .venv/ready
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/ready
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy
+
+bench: .venv/ready
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+bench-%: .venv/ready
+	$(BIN)/python benchmarks/bench_$*.py $(ARGS)
+
+# What every install holds, by version: to renew it is `make constraints`.
+constraints:
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --group dev \
+	    pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf .venv

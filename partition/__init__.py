@@ -1,0 +1,1 @@
+"""Min-cut parts of the co-play graph: which subgraph one training step sees (HASP)."""

@@ -1,0 +1,53 @@
+"""The one way in which this project compiles a kernel, and the one file that knows Numba.
+
+A kernel is a free function over numpy arrays and scalars. It checks nothing: the class above it
+checks the input. Compiled kernels are cached on disk, in a folder named after the sources of all
+kernels: Numba itself does not see a change in a kernel of another file, and would go on with the
+caller's old code.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+def _cache_folder() -> Path:
+    """A folder that no other version of the kernels shares; `NUMBA_CACHE_DIR` overrules it."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    base = os.environ.get("XDG_CACHE_HOME")
+    root = Path(base) if base else Path.home() / ".cache"
+    folder = root / "upwell" / f"kernels-{digest}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    except OSError:  # a read-only home, as in a container
+        return Path(tempfile.gettempdir()) / f"upwell-kernels-{os.getuid()}-{digest}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))  # before the first import of numba
+
+from numba import njit  # noqa: E402
+
+
+class Kernel(Protocol[P, R_co]):
+    """A compiled function that keeps its Python body at hand, for tests and for coverage."""
+
+    py_func: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def kernel(function: Callable[P, R_co]) -> Kernel[P, R_co]:
+    """Compile `function` for the hot path.
+
+    `nogil` lets a kernel run beside other threads; `cache` spares a worker the compile at start.
+    `fastmath` stays off: sampling compares sums, and reordered sums differ.
+    """
+    return cast("Kernel[P, R_co]", njit(cache=True, nogil=True)(function))
