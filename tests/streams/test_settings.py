@@ -1,0 +1,82 @@
+"""Settings: where a value comes from, and what a wrong one says."""
+
+from pathlib import Path
+
+import pytest
+
+from streams.settings import SettingsError, effective, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("UPWELL_CONFIG", "UPWELL_KAFKA__BOOTSTRAP"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write(text: str) -> Path:
+    path = Path("upwell.toml")
+    path.write_text(text)
+    return path
+
+
+def test_a_variable_goes_before_the_file_and_the_file_before_the_default(monkeypatch):
+    write("[kafka]\nbootstrap = 'file:1'\nplays = 'p'\n")
+    monkeypatch.setenv("UPWELL_KAFKA__BOOTSTRAP", "variable:1")
+
+    settings = load_settings()
+
+    assert (settings.kafka.bootstrap, settings.kafka.plays) == ("variable:1", "p")
+    source = {one.key: one.source for one in effective(settings)}
+    assert source["kafka.bootstrap"] == "UPWELL_KAFKA__BOOTSTRAP"
+    assert source["kafka.plays"] == "upwell.toml"
+    assert source["kafka.coplays"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[training]\nreplay = 1.5", "training.replay = 1.5: Input should be less than or equal"),
+        ("[graph]\nleaf_index = 'btree'", "graph.leaf_index = 'btree': Input should be 'sums16'"),
+        ("[kafka]\nbotstrap = 'x'", "kafka.botstrap is no setting"),
+        ("[kafka]\nmax_batch = 'many'", "kafka.max_batch = 'many'"),
+        ("[kafka", "is not TOML"),
+    ],
+)
+def test_a_wrong_value_names_the_key_the_value_and_what_is_allowed(text, said):
+    write(text)
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert said in str(caught.value)
+
+
+def test_a_misspelt_variable_is_an_error(monkeypatch):
+    monkeypatch.setenv("UPWELL_KAFKA_BOOTSTRAP", "one underscore:1")
+
+    with pytest.raises(SettingsError, match="UPWELL_KAFKA_BOOTSTRAP names no setting"):
+        load_settings()
+
+
+def test_a_file_that_is_not_there_is_named():
+    with pytest.raises(SettingsError, match=r"nowhere\.toml: No such file"):
+        load_settings(Path("nowhere.toml"))
+
+
+def test_no_secret_is_shown(monkeypatch):
+    monkeypatch.setenv("UPWELL_REDIS__URL", "redis://me:hunter2@h:1/0")
+    monkeypatch.setenv("UPWELL_KAFKA__SASL_PASSWORD", "hunter3")
+
+    shown = {one.key: one.value for one in effective(load_settings())}
+
+    assert shown["redis.url"] == "redis://me:***@h:1/0"
+    assert shown["kafka.sasl_password"] == "***"
+    assert not any("hunter" in value for value in shown.values())
+
+
+def test_a_password_file_that_cannot_be_read_is_named():
+    write("[kafka]\nsasl_password_file = 'gone'")
+
+    with pytest.raises(SettingsError, match=r"kafka\.sasl_password_file = gone"):
+        load_settings().kafka.client()
