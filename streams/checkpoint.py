@@ -1,6 +1,6 @@
 """Checkpoints: the whole state as one unit on disk, and the newest good one read back.
 
-    <root>/<number>/manifest.json   format, meta, size and SHA-256 of each file, and a sum of its own
+    <root>/<number>/manifest.json   format, meta, size and SHA-256 of each file, and its own sum
     <root>/<number>/...             what the state's parts wrote: .npy, safetensors, JSON; no pickle
 
 A checkpoint is written beside its place, synced, and renamed into it, so that one which can be seen
