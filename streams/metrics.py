@@ -1,7 +1,7 @@
 """What the worker tells about itself: Prometheus metrics, and the same figures for its heartbeat.
 
 The only file that knows prometheus-client. Base units; no label takes a title. Freshness is the
-product's number: visible in Redis minus appended to Kafka, of the oldest unseen event of each title.
+product's number: visible in Redis minus appended to Kafka, of each title's oldest unseen event.
 """
 
 import threading
