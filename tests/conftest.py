@@ -8,3 +8,5 @@ import hypothesis
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, max_examples=200)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+pytest_plugins = ["tests.servers"]

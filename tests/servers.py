@@ -1,0 +1,65 @@
+"""Fixtures and helpers for tests that speak with real servers."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from streams.embedded import Broker, RedisServer
+
+PATIENCE_S = 20.0  # until a thing that must happen counts as one that does not
+
+
+def wait_until(holds: Callable[[], object], what: str = "it", within_s: float = PATIENCE_S) -> None:
+    """Look until `holds()`; fail the test where it does not come true."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {within_s:g} s")
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that has ended and was not waited for does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that takes connections, and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """One Kafka-compatible broker for all tests: name your topics and groups after the test."""
+    with Broker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis-compatible server for all tests; `redis_url` is an empty one."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The address of a real Redis that holds nothing."""
+    with socket.create_connection(("127.0.0.1", redis_server.port), timeout=5) as client:
+        client.sendall(b"FLUSHALL\r\n")
+        assert client.recv(64) == b"+OK\r\n"
+    return redis_server.url
