@@ -284,13 +284,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--catalog", default="catalog", help="topic of catalog events")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait at the start")
     options = parser.parse_args(arguments)
-    stop = _Stop()
     progress, freshness = Progress(), Freshness()
     try:
         client = connect(options.redis, startup_timeout_s=options.timeout)
-        space = _space(client, options.space, options.timeout, stop)
-        if space is None:
-            return 0
+        space = _space(client, options.space, options.timeout)
         embeddings = Embeddings(client, space, progress)
         topics = {options.catalog: KINDS.index("catalog"), options.coplays: KINDS.index("coplay")}
         events = Events(options.bootstrap, topics, options.timeout)
@@ -299,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     journal = Journal(options.out, freshness, progress)
     try:
-        _follow(embeddings, events, freshness, journal, progress, stop)
+        _follow(embeddings, events, freshness, journal, progress, _Stop())
     finally:
         journal.note()
         journal.summarise(done=True)
@@ -336,11 +333,11 @@ def _follow(
         time.sleep(PAUSE_S)
 
 
-def _space(client: Any, named: str | None, timeout_s: float, stop: "_Stop") -> str | None:
-    """The space to follow, once it has a `meta`; None where we are stopped before."""
+def _space(client: Any, named: str | None, timeout_s: float) -> str:
+    """The space to follow, once it has a `meta`."""
     deadline = time.monotonic() + timeout_s
-    while not stop.asked:
-        space = named or (call(client, "GET", CURRENT) or b"").decode()
+    while True:
+        space: str = named or (call(client, "GET", CURRENT) or b"").decode()
         if space and call(client, "HEXISTS", meta_key(space), "dim"):
             return space
         if time.monotonic() > deadline:
@@ -348,7 +345,6 @@ def _space(client: Any, named: str | None, timeout_s: float, stop: "_Stop") -> s
                 f"no embeddings within {timeout_s:g} s: {CURRENT} names none; is a worker running?"
             )
         time.sleep(0.05)
-    return None
 
 
 class _Stop:
