@@ -1,0 +1,131 @@
+"""What can be set about the model: plain dataclasses, each with the reason of its defaults.
+
+The defaults were tuned on plays before any evaluation cut, and are for no data set in particular.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of a SemanticGNN; a model folder carries it.
+
+    Attributes:
+        dim: width of all states and of the published vector.
+        layers: message-passing layers, >= 1.
+        heads: attention heads; divides `dim`.
+        dropout: share of a state's entries dropped in training.
+        max_coplay: co-play neighbours of a title that enter its attention: the closest ones.
+    """
+
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.1
+    max_coplay: int = 16
+
+    def __post_init__(self) -> None:
+        if self.layers < 1 or self.heads < 1 or self.dim < 1 or self.dim % self.heads:
+            raise ValueError(
+                f"dim={self.dim}, layers={self.layers}, heads={self.heads}: want all >= 1, "
+                "and dim a multiple of heads"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: want 0 <= dropout < 1")
+        if self.max_coplay < 1:
+            raise ValueError(f"max_coplay={self.max_coplay}: want >= 1")
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """Sampled softmax over co-plays, and what is hidden from the model in training.
+
+    Attributes:
+        batch: pairs in a step.
+        uniform_negatives: titles drawn evenly, shared by the batch.
+        popular_negatives: titles drawn by how often they are co-played.
+        hide_title: share of titles that a step shows as if nobody had played them, so that the
+            model learns to place a title by its concepts.
+        drop_edges: share of all edges left out of a step.
+    """
+
+    batch: int = 4096
+    uniform_negatives: int = 384
+    popular_negatives: int = 384
+    hide_title: float = 0.15
+    drop_edges: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """Both steps of pretraining.
+
+    Attributes:
+        transe_steps: gradient steps of step 1.
+        transe_batch: triples in such a step.
+        transe_lr: learning rate of step 1 (Adam).
+        margin: the margin of the TransE loss.
+        steps: gradient steps of step 2, over all parts in turn.
+        lr: peak learning rate of step 2 (AdamW, one cycle).
+        weight_decay: of step 2.
+        parts: HASP parts; a step sees one.
+        validation: share of the newest positives held back to measure on, at most
+            `validation_rows` of them.
+        validation_rows: see above.
+        validate_every: steps between two measurements; 0: only at the end.
+    """
+
+    transe_steps: int = 400
+    transe_batch: int = 8192
+    transe_lr: float = 0.02
+    margin: float = 1.0
+    steps: int = 500
+    lr: float = 5e-3
+    weight_decay: float = 1e-3
+    parts: int = 2
+    validation: float = 0.02
+    validation_rows: int = 4000
+    validate_every: int = 0
+    loss: LossConfig = LossConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class MicroConfig:
+    """One cycle of micro-training, and the gate behind it.
+
+    Attributes:
+        steps: gradient steps of a cycle.
+        lr: learning rate (AdamW; its state stays warm between cycles).
+        weight_decay: see AdamW.
+        clip: largest norm of the gradient.
+        replay: share of a step's pairs that is drawn from the past.
+        reservoir: pairs of the past that are kept.
+        distillation: weight of the pull to the last published vectors.
+        parts: HASP parts; a cycle trains on one.
+        recut_every: cycles between two cuts.
+        fanout: weighted draws of co-play neighbours a seed, by hop.
+        max_titles: titles in a cycle's subgraph.
+        held_back: share of the fresh pairs kept for the gate.
+        gate_rows: at most so many of them are scored.
+        max_loss_of_recall: the gate refuses a model whose recall on them falls by a larger share.
+        min_cosine: the gate refuses a mean cosine to the published vectors below this.
+        max_norm_ratio: the gate refuses vectors whose mean norm grew or shrank by more.
+    """
+
+    steps: int = 20
+    lr: float = 1e-3
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    replay: float = 0.5
+    reservoir: int = 200_000
+    distillation: float = 5.0
+    parts: int = 2
+    recut_every: int = 20
+    fanout: tuple[int, ...] = (10,)
+    max_titles: int = 20_000
+    held_back: float = 0.15
+    gate_rows: int = 2000
+    max_loss_of_recall: float = 0.1
+    min_cosine: float = 0.9
+    max_norm_ratio: float = 1.5
+    loss: LossConfig = LossConfig(batch=2048)
