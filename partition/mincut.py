@@ -109,15 +109,23 @@ def cut_edges(edges: CoplayEdges, num_parts: int, *, seed: int) -> Partition:
 
 
 def deal(sizes: npt.NDArray[np.integer], count: int, seed: int) -> Int32s:
-    """Parts for `count` more titles, at random, so that sizes come out as equal as they can."""
+    """Parts for `count` more titles, at random; the smallest parts are filled first.
+
+    Args:
+        sizes: titles that each part has already.
+    """
     rng = np.random.default_rng(seed)
-    parts = len(sizes)
-    total = int(sizes.sum()) + count
-    want = np.full(parts, total // parts) + (np.arange(parts) < total % parts)
-    room = np.maximum(want - sizes, 0)
-    # A part above its share has no room, so the room of all may exceed what there is to deal.
-    cards = np.repeat(np.arange(parts, dtype=np.int32), room)
-    return rng.permutation(cards)[:count].astype(np.int32)
+    low, high = int(sizes.min()), int(sizes.max()) + count  # the level that all can be filled to
+    while low < high:
+        level = (low + high + 1) // 2
+        if int(np.maximum(level - sizes, 0).sum()) <= count:
+            low = level
+        else:
+            high = level - 1
+    room = np.maximum(low - sizes, 0)
+    left = count - int(room.sum())
+    room[rng.permutation(np.flatnonzero(sizes <= low))[:left]] += 1
+    return rng.permutation(np.repeat(np.arange(len(sizes), dtype=np.int32), room)).astype(np.int32)
 
 
 def _metis(edges: CoplayEdges, played: Int32s, num_parts: int, seed: int) -> Int32s:
@@ -133,8 +141,7 @@ def _metis(edges: CoplayEdges, played: Int32s, num_parts: int, seed: int) -> Int
     whole = np.clip(np.rint(weights * scale), 1, MAX_WEIGHT).astype(np.int64)
     _, membership = pymetis.part_graph(
         num_parts,
-        xadj=xadj,
-        adjncy=dense[tails],
+        pymetis.CSRAdjacency(xadj, dense[tails]),
         eweights=whole,
         recursive=True,
         options=pymetis.Options(seed=seed % (2**31)),
