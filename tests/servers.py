@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
+from serve.connection import connect
 from streams.embedded import Broker, RedisServer
 
 PATIENCE_S = 20.0  # until a thing that must happen counts as one that does not
@@ -63,3 +65,11 @@ def redis_url(redis_server: RedisServer) -> str:
         client.sendall(b"FLUSHALL\r\n")
         assert client.recv(64) == b"+OK\r\n"
     return redis_server.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[Redis]:
+    """A client of a real Redis that holds nothing."""
+    client = connect(redis_url)
+    yield client
+    client.close()

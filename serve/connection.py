@@ -1,0 +1,210 @@
+"""The way to Redis: connecting with patience, and errors that say where and what to do.
+
+Every failure that leaves this package is a `RedisFailed`, so that no caller needs to know the
+client. Its text names host and port, never a password.
+"""
+
+import contextlib
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis import Redis
+from redis.backoff import EqualJitterBackoff, NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    RedisError,
+)
+from redis.retry import Retry
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class RedisFailed(RuntimeError):
+    """Redis could not do what was asked: where, why, and what to do."""
+
+
+class RedisUnreachable(RedisFailed):
+    """Nobody answered, in time: worth another try."""
+
+
+class RedisRefused(RedisFailed):
+    """Redis answered, and does not let us in: user, password, rights or certificate are wrong."""
+
+
+class SpaceLost(RedisFailed):
+    """What was published is gone, or older than it was (a flush, a restore, a failover).
+
+    Make the space again, and publish everything.
+    """
+
+
+def connect(
+    url: str,
+    *,
+    timeout_s: float = 2.0,
+    startup_timeout_s: float = 30.0,
+    retries: int = 5,
+    on_wait: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Redis:
+    """A client that has been answered, and that tries a failed call again with growing pauses.
+
+    Args:
+        url: redis://[user:password@]host:port/db, rediss:// for TLS, unix://path.
+        timeout_s: longest wait for one reply, and for a connection.
+        startup_timeout_s: how long to try before the first answer.
+        retries: further tries of a later call.
+        on_wait: told once why we wait, and in which words.
+        options: of `redis.Redis`, such as `ssl_ca_certs`.
+
+    Raises:
+        RedisUnreachable: no answer within `startup_timeout_s`.
+        RedisRefused: it does not let us in; that is not tried again.
+        ValueError: `url` is none.
+    """
+    where = address(url)
+    options.setdefault("protocol", 2)
+    options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    try:
+        # Here, we do the waiting; the client that we hand out does its own.
+        first: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+        backoff = EqualJitterBackoff(cap=1.0, base=0.05)
+        client: Redis = Redis.from_url(url, retry=Retry(backoff, retries), **options)
+    except ValueError as error:
+        raise ValueError(f"Redis URL for {where}: {error}") from None
+    deadline = time.monotonic() + startup_timeout_s
+    pause = FIRST_PAUSE_S
+    told = False
+    while True:
+        try:
+            with contextlib.closing(first):
+                call(first, "PING")
+        except RedisUnreachable as error:
+            if time.monotonic() + pause > deadline:
+                raise RedisUnreachable(f"{error} (tried for {startup_timeout_s:g} s)") from error
+            if not told:
+                told = True
+                (on_wait or log.warning)(f"{error}; trying for {startup_timeout_s:g} s")
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        else:
+            return client
+
+
+def address(url: str) -> str:
+    """host:port of a URL, or its socket's path: what may stand in a message."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(
+            f"a Redis URL begins with redis://, rediss:// or unix://, not {parts.scheme!r}://"
+            if parts.scheme
+            else "a Redis URL begins with redis://, rediss:// or unix://"
+        )
+    if parts.scheme == "unix":
+        return parts.path
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(f"Redis URL for {parts.hostname}: its port is no number") from None
+    return f"{parts.hostname or 'localhost'}:{port or 6379}"
+
+
+def address_of(client: Redis) -> str:
+    """host:port that a client speaks with."""
+    known = client.connection_pool.connection_kwargs
+    if "path" in known:
+        return str(known["path"])
+    return f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+
+
+def call(client: Redis, *command: Any) -> Any:
+    """The answer to one command; raises RedisFailed."""
+    try:
+        return client.execute_command(*command)  # type: ignore[no-untyped-call]
+    except RedisError as error:
+        raise translate(error, address_of(client)) from error
+
+
+def call_many(
+    client: Redis, commands: Iterable[Sequence[Any]], *, atomic: bool = False
+) -> list[Any]:
+    """The answers to commands sent at once; that of a failed one is its `redis.RedisError`.
+
+    It is not raised, since the client would put the command into its text, megabytes of vectors
+    and all. `atomic`: as one transaction.
+
+    Raises:
+        RedisFailed: the connection failed.
+    """
+    try:
+        with client.pipeline(transaction=atomic) as pipe:
+            for command in commands:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+            return answers
+    except RedisError as error:
+        raise translate(error, address_of(client)) from error
+
+
+def call_all(
+    client: Redis, commands: Iterable[Sequence[Any]], *, atomic: bool = False
+) -> list[Any]:
+    """As `call_many`, but the first failed command raises RedisFailed."""
+    answers = call_many(client, commands, atomic=atomic)
+    for answer in answers:
+        if isinstance(answer, RedisError):
+            raise translate(answer, address_of(client))
+    return answers
+
+
+def translate(error: RedisError, where: str) -> RedisFailed:
+    """Our error for one of the client's."""
+    text = str(error)
+    if certificate := _certificate_problem(error):
+        return RedisRefused(
+            f"Redis at {where}: its certificate is not accepted ({certificate}); "
+            "name its authority with ssl_ca_certs=FILE in the URL"
+        )
+    if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return RedisRefused(
+            f"Redis at {where} refuses user or password ({text.partition(' ')[0]}); "
+            "check the URL: redis://USER:PASSWORD@HOST:PORT/DB"
+        )
+    if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
+        return RedisRefused(
+            f"Redis at {where} lets us in, but grants too little: {text}; "
+            "deploy/redis.acl lists the rights that are needed"
+        )
+    if isinstance(error, BusyLoadingError):
+        return RedisUnreachable(f"Redis at {where} is still loading its data")
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        return RedisUnreachable(f"no answer from Redis at {where} ({_reason(error)})")
+    return RedisFailed(f"Redis at {where}: {text}")
+
+
+def _certificate_problem(error: BaseException | None) -> str:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _reason(error: RedisError) -> str:
+    """Why, in the words of the system below, without the address that it repeats."""
+    below = error.__cause__ or error.__context__
+    if isinstance(below, ssl.SSLError):
+        return f"TLS: {below.reason or below}"
+    if isinstance(below, OSError) and below.strerror:
+        return below.strerror
+    return str(error).rstrip(".")

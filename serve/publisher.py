@@ -1,0 +1,287 @@
+"""Writes embeddings to Redis, so that a reader never sees an older vector after a newer one.
+
+Each publish has a `seq` that grows; the server compares it with the one that stands (server.lua)
+and leaves a newer vector alone. So to publish twice, late, or from two processes does no harm. A
+batch is refused as a whole before a byte is written; then it goes out in chunks, each of which is
+one call: a chunk is written whole or not at all, and many are in flight at once.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from redis import Redis
+from redis.exceptions import RedisError
+
+from serve import spaces, vectors
+from serve.connection import SpaceLost, address_of, call_all, call_many, translate
+from serve.script import Command, ServerScript, is_missing
+
+CHUNK = 256  # titles in one call: the server does nothing else for about a millisecond
+IN_FLIGHT = 16  # calls sent before the first answer is read
+UPDATES_KEPT = 100_000  # entries in a space's updates stream, about
+MARK_S = 7 * 86_400  # how long a retired title's mark keeps late writes out
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReport:
+    """What became of a batch: `written` + `stale` titles; a stale one stands with a newer seq."""
+
+    written: int
+    stale: int
+
+
+class Publisher:
+    """Writes to one space. Not for two threads at once.
+
+    Args:
+        client: from `serve.connection.connect`.
+        space: the id of the space; `create_space` makes it.
+        updates_kept: about how many entries the updates stream keeps.
+        mark_s: seconds for which a retired title cannot be written with an older seq.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        space: str,
+        *,
+        updates_kept: int = UPDATES_KEPT,
+        mark_s: int = MARK_S,
+    ) -> None:
+        self.space = vectors.check_space(space)
+        self._client = client
+        self._where = address_of(client)
+        self._script = ServerScript(client)
+        self._prefix = vectors.title_prefix(space)
+        self._own_keys = [vectors.updates_key(space), vectors.meta_key(space)]
+        self._updates_kept = updates_kept
+        self._mark_s = mark_s
+        self._epoch: str | None = None
+        self._dim = 0
+        self._last_seq = 0  # the highest that we know to be written
+
+    def create_space(self, dim: int, step: int = 0, relations: Sequence[str] = ()) -> bool:
+        """Make the space, or take up the one that stands.
+
+        Args:
+            dim: components of a vector.
+            step: training step of the weights.
+            relations: names of the relations that the embeddings are made of.
+
+        Returns:
+            Whether it is filled: where not, publish every title, then call `filled`.
+
+        Raises:
+            ValueError: it stands with another `dim`.
+            RedisFailed: Redis failed.
+        """
+        space = spaces.create(self._client, self.space, dim=dim, step=step, relations=relations)
+        self._epoch, self._dim, self._last_seq = space.epoch, space.dim, space.seq
+        return space.filled_ms > 0
+
+    def publish(
+        self,
+        titles: Sequence[str],
+        matrix: npt.NDArray[np.float32],
+        *,
+        seq: int,
+        step: int,
+        time_ms: npt.NDArray[np.int64],
+        names: Sequence[str | None] | None = None,
+    ) -> PublishReport:
+        """Write one title a row.
+
+        Args:
+            titles: N ids.
+            matrix: shape (N, dim), finite.
+            seq: higher than that of every publish before.
+            step: training step of the weights that made the vectors.
+            time_ms: newest event that each has seen, shape (N,), milliseconds.
+            names: N names for the eye; None leaves the one that stands.
+
+        Raises:
+            ValueError: shapes that differ, a vector that is not finite, a title that is too long.
+                Nothing was written.
+            SpaceLost: the space is not what we left. Nothing of the failing chunk was written.
+            RedisFailed: Redis failed for good. Some chunks may have been written.
+        """
+        epoch = self._check(titles, matrix, seq, step, np.asarray(time_ms), names)
+        times = np.asarray(time_ms).tolist()
+        keys = self._keys(titles)
+        blob = memoryview(vectors.encode(matrix))
+        width = self._dim * vectors.DTYPE.itemsize
+
+        def commands() -> Iterator[Command]:
+            for start in range(0, len(keys), CHUNK):
+                end = min(start + CHUNK, len(keys))
+                part = [""] * (end - start)
+                if names is not None:
+                    part = [name or "" for name in names[start:end]]
+                yield self._script.command(
+                    "put",
+                    [*keys[start:end], *self._own_keys],
+                    [
+                        *self._head(end - start, epoch, seq),
+                        step,
+                        width,
+                        blob[start * width : end * width],
+                        *times[start:end],
+                        *part,
+                    ],
+                )
+
+        stale = self._run(commands())
+        self._last_seq = max(self._last_seq, seq) if keys else self._last_seq
+        return PublishReport(len(keys) - stale, stale)
+
+    def retire(self, titles: Sequence[str], *, seq: int, time_ms: int) -> PublishReport:
+        """Take titles away; for `mark_s` seconds, a publish with an older seq is refused.
+
+        Args:
+            titles: N ids; one that is not there is marked all the same.
+            seq: higher than that of every publish before.
+            time_ms: the newest of the events that retire them, milliseconds.
+
+        Raises:
+            SpaceLost, RedisFailed: as `publish` does.
+        """
+        epoch = self._check_seq(seq)
+        keys = self._keys(titles)
+
+        def commands() -> Iterator[Command]:
+            for start in range(0, len(keys), CHUNK):
+                part = keys[start : start + CHUNK]
+                yield self._script.command(
+                    "retire",
+                    [*part, *self._own_keys],
+                    [*self._head(len(part), epoch, seq), int(time_ms), self._mark_s],
+                )
+
+        stale = self._run(commands())
+        self._last_seq = max(self._last_seq, seq) if keys else self._last_seq
+        return PublishReport(len(keys) - stale, stale)
+
+    def check(self) -> bool:
+        """Whether all that we have published still stands there; one short call.
+
+        False after a flush, a restore of an older state or a failover that lost writes, and until
+        the space is `filled`: then call `create_space`, publish every title, and call `filled`.
+        """
+        space = spaces.get_space(self._client, self.space)
+        return (
+            space is not None
+            and space.epoch == self._epoch
+            and space.seq >= self._last_seq
+            and space.filled_ms > 0
+        )
+
+    def last_seq(self) -> int:
+        """The highest seq ever published to the space: where a new publisher must go on."""
+        space = spaces.get_space(self._client, self.space)
+        return 0 if space is None else space.seq
+
+    def missing(self, titles: Sequence[str]) -> list[str]:
+        """Which of the titles have no vector in the space."""
+        keys = self._keys(titles)
+        lacking: list[str] = []
+        for start in range(0, len(keys), CHUNK * IN_FLIGHT):
+            end = start + CHUNK * IN_FLIGHT
+            there = call_all(self._client, [("HEXISTS", key, "vec") for key in keys[start:end]])
+            lacking += [
+                title
+                for title, is_there in zip(titles[start:end], there, strict=True)
+                if not is_there
+            ]
+        return lacking
+
+    def filled(self) -> None:
+        """Note that every title is published: from now on, anyone may make the space live."""
+        if self._epoch is None:
+            raise ValueError(f"space {self.space!r}: call create_space first")
+        args = [self._epoch, "filled_ms", spaces.now_ms()]
+        self._run(iter([self._script.command("note", self._own_keys[1:], args)]))
+
+    def switch(self) -> str | None:
+        """Note that the space is filled, make it the live one, and return the one before."""
+        self.filled()
+        return spaces.switch(self._client, self.space)
+
+    def _head(self, count: int, epoch: str, seq: int) -> list[Any]:
+        return [count, len(self._prefix), self._updates_kept, epoch, self._last_seq, seq]
+
+    def _keys(self, titles: Sequence[str]) -> list[bytes]:
+        try:
+            keys = [f"{self._prefix}{title}".encode() for title in titles]
+        except UnicodeEncodeError as error:
+            raise ValueError(f"a title cannot be written as UTF-8: {error}") from None
+        longest = len(self._prefix) + vectors.MAX_TITLE_BYTES
+        for row, key in enumerate(keys):
+            if not len(self._prefix) < len(key) <= longest:
+                raise ValueError(
+                    f"title in row {row} has {len(key) - len(self._prefix)} bytes; "
+                    f"1 to {vectors.MAX_TITLE_BYTES} are allowed"
+                )
+        return keys
+
+    def _check(
+        self,
+        titles: Sequence[str],
+        matrix: npt.NDArray[np.float32],
+        seq: int,
+        step: int,
+        time_ms: npt.NDArray[np.int64],
+        names: Sequence[str | None] | None,
+    ) -> str:
+        epoch = self._check_seq(seq)
+        want = (len(titles), self._dim)
+        if matrix.shape != want or time_ms.shape != want[:1]:
+            raise ValueError(
+                f"{want[0]} titles of dim {want[1]} need vectors of shape {want} and times of "
+                f"shape {want[:1]}, not {matrix.shape} and {time_ms.shape}"
+            )
+        if names is not None and len(names) != len(titles):
+            raise ValueError(f"{len(titles)} titles, but {len(names)} names")
+        bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+        if bad.size:
+            raise ValueError(
+                f"vector of title {titles[bad[0]]!r} (row {bad[0]}) is not finite "
+                f"({bad.size} such) at step {step}; nothing was published"
+            )
+        return epoch
+
+    def _check_seq(self, seq: int) -> str:
+        if self._epoch is None:
+            raise ValueError(f"space {self.space!r}: call create_space before the first publish")
+        if not 0 < seq <= vectors.MAX_SEQ:
+            raise ValueError(f"seq {seq}: use 1 to {vectors.MAX_SEQ}")
+        return self._epoch
+
+    def _run(self, commands: Iterator[Command]) -> int:
+        """Send calls, many at once, and return how many titles they left as they were."""
+        stale = 0
+        while batch := list(itertools.islice(commands, IN_FLIGHT)):
+            stale += self._send(batch)
+        return stale
+
+    def _send(self, commands: list[Command], *, again: bool = True) -> int:
+        answers = call_many(self._client, commands)
+        failed = [answer for answer in answers if isinstance(answer, RedisError)]
+        if again and failed and all(is_missing(error) for error in failed):
+            self._script.load()
+            return self._send(commands, again=False)
+        if failed:
+            raise self._explain(failed[0])
+        return sum(len(answer) for answer in answers if isinstance(answer, list))
+
+    def _explain(self, error: RedisError) -> Exception:
+        text = str(error)
+        if "UPWELLLOST" in text:
+            why = text.partition("UPWELLLOST ")[2]
+            return SpaceLost(
+                f"Redis at {self._where}, space {self.space!r}: {why}; publish every title again"
+            )
+        return translate(error, self._where)

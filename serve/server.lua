@@ -1,0 +1,142 @@
+-- What runs inside the server, as a FUNCTION or as a script: put and retire for the publisher, get
+-- for readers. One call handles a chunk of titles of one space; nothing of another client comes
+-- between. serve/vectors.py has the keys' meaning, serve/script.py puts a head and a foot on.
+--
+-- Reading, comparing and writing in one call is the compare-and-set: of two writers, the higher seq
+-- stands in the end, whatever the order in which they come. An equal one is written again, so that
+-- a call repeated after a lost reply ends as it would have.
+
+-- A space whose meta is gone, is another filling, or has forgotten a seq that we know was written,
+-- is not written to: the publisher must fill it anew. Returns the error, or nil.
+local function lost(meta, epoch, last)
+  local known = redis.call('HMGET', meta, 'epoch', 'seq')
+  if not known[1] then
+    return 'UPWELLLOST the space has no meta'
+  elseif known[1] ~= epoch then
+    return 'UPWELLLOST the space was made anew'
+  elseif tonumber(known[2]) < tonumber(last) then
+    return 'UPWELLLOST seq ' .. last .. ' was written, but the highest known is ' .. known[2]
+  end
+end
+
+local function remember(meta, seq, step)
+  if tonumber(redis.call('HGET', meta, 'seq')) < tonumber(seq) then
+    redis.call('HSET', meta, 'seq', seq)
+    if step then
+      redis.call('HSET', meta, 'step', step)
+    end
+  end
+end
+
+-- keys  the hashes of n titles; then, unless kept is '0': the updates stream, the meta hash
+-- args  n, length of the keys' prefix, kept (entries in the stream), epoch, last seq written, seq,
+--       step, bytes of a vector, all vectors one after the other, n times, n names ('' for none)
+-- Returns the positions (from 1) of the titles that have a newer seq, and were left as they are.
+local function put(keys, args)
+  local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
+  local seq, step, width, blob = args[6], args[7], tonumber(args[8]), args[9]
+  local stream, meta, new = keys[n + 1], keys[n + 2], tonumber(seq)
+  if stream then
+    local problem = lost(meta, args[4], args[5])
+    if problem then
+      return redis.error_reply(problem)
+    end
+  end
+  local stale = {}
+  for i = 1, n do
+    local key, time, name = keys[i], args[9 + i], args[9 + n + i]
+    local known = redis.call('HMGET', key, 'seq', 'gone')
+    if known[1] and tonumber(known[1]) > new then
+      stale[#stale + 1] = i
+    else
+      local vec = string.sub(blob, (i - 1) * width + 1, i * width)
+      if name == '' then
+        redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time)
+      else
+        redis.call(
+          'HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time, 'name', name)
+      end
+      if known[2] then
+        redis.call('HDEL', key, 'gone')
+        redis.call('PERSIST', key)
+      end
+      if stream then
+        redis.call('XADD', stream, 'MAXLEN', '~', kept, '*',
+          'title', string.sub(key, prefix + 1), 'seq', seq, 'time_ms', time)
+      end
+    end
+  end
+  if stream then
+    remember(meta, seq, step)
+  end
+  return stale
+end
+
+-- keys  as above
+-- args  n, length of the keys' prefix, kept, epoch, last seq written, seq, time_ms, seconds that
+--       the mark of the retired title stays
+-- Returns the positions of the titles that have a newer seq, and were left as they are.
+local function retire(keys, args)
+  local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
+  local seq, time, stays = args[6], args[7], args[8]
+  local stream, meta, new = keys[n + 1], keys[n + 2], tonumber(seq)
+  if stream then
+    local problem = lost(meta, args[4], args[5])
+    if problem then
+      return redis.error_reply(problem)
+    end
+  end
+  local stale = {}
+  for i = 1, n do
+    local key = keys[i]
+    local known = redis.call('HGET', key, 'seq')
+    if known and tonumber(known) > new then
+      stale[#stale + 1] = i
+    else
+      redis.call('DEL', key)
+      redis.call('HSET', key, 'seq', seq, 'time_ms', time, 'gone', '1')
+      redis.call('EXPIRE', key, stays)
+      if stream then
+        redis.call('XADD', stream, 'MAXLEN', '~', kept, '*', 'title', string.sub(key, prefix + 1),
+          'seq', seq, 'time_ms', time, 'gone', '1')
+      end
+    end
+  end
+  if stream then
+    remember(meta, seq)
+  end
+  return stale
+end
+
+-- keys  the meta hash
+-- args  epoch, field, value: sets the field, where the space is still the same filling
+local function note(keys, args)
+  if redis.call('HGET', keys[1], 'epoch') ~= args[1] then
+    return redis.error_reply('UPWELLLOST the space was made anew')
+  end
+  return redis.call('HSET', keys[1], args[2], args[3])
+end
+
+-- keys  the hashes of n titles; the meta hash; upwell:current
+-- Returns the live space, the space's epoch, the vectors of the titles that are there one after the
+-- other, and for each title a line "seq step time_ms", which is empty where it is not there: a few
+-- long answers are read many times faster than many short ones.
+local function get(keys, args)
+  local n = #keys - 2
+  local vecs, lines = {}, {}
+  for i = 1, n do
+    local hash = redis.call('HMGET', keys[i], 'vec', 'seq', 'step', 'time_ms')
+    if hash[1] then
+      vecs[#vecs + 1] = hash[1]
+      lines[i] = hash[2] .. ' ' .. hash[3] .. ' ' .. hash[4]
+    else
+      lines[i] = ''
+    end
+  end
+  return {
+    redis.call('GET', keys[n + 2]),
+    redis.call('HGET', keys[n + 1], 'epoch'),
+    table.concat(vecs),
+    table.concat(lines, '\n'),
+  }
+end
