@@ -95,7 +95,7 @@ class EmbeddingReader:
             live = self._live or self._learn()
             answer = self._ask(live, titles)
             same = self._pinned is not None or answer.current == live.space.encode()
-            if same and answer.epoch == live.epoch:
+            if same and answer.batch is not None:
                 return answer.batch
             self._live = None
         raise RedisFailed(

@@ -53,11 +53,14 @@ class Live(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A batch, and the live space and epoch as they stood then (None: there was none)."""
+    """A batch, and the live space and epoch as they stood then (None: there was none).
+
+    batch: None where the epoch is not the one that was asked for: the space was made anew.
+    """
 
     current: bytes | None
     epoch: bytes | None
-    batch: Batch
+    batch: Batch | None
 
 
 def live_of(space: str, meta: Sequence[bytes | None]) -> Live | None:
@@ -74,20 +77,21 @@ def one_command(live: Live, titles: Sequence[str]) -> Command:
     return ("FCALL_RO", script.GET_FUNCTION, len(keys) + 2, *keys, *own)
 
 
-def parse_one(answer: Sequence[bytes], live: Live, count: int) -> Answer | None:
+def parse_one(answer: Sequence[Any], live: Live, count: int) -> Answer | None:
     """The answer to `one_command`; None where a vector has another length than `dim` says."""
     current, epoch, blob, text = answer
-    # An empty string and no string look alike in a Lua table's end: both are "nothing" here.
+    if epoch != live.epoch:
+        return Answer(current, epoch, None)
     lines = text.split(b"\n") if count else []
     found = np.fromiter(map(bool, lines), np.bool_, count)
-    if len(blob) != int(found.sum()) * live.dim * vectors.DTYPE.itemsize:
+    written = np.array(text.split(), np.int64).reshape(-1, 4)
+    if (written[:, 3] != live.dim * vectors.DTYPE.itemsize).any():
         return None
     matrix = np.zeros((count, live.dim), np.float32)
     matrix[found] = np.frombuffer(blob, vectors.DTYPE).reshape(-1, live.dim)
     numbers = np.full((count, 3), -1, np.int64)
-    numbers[found] = np.array(text.split(), np.int64).reshape(-1, 3)
-    versions = Versions(live.space, numbers[:, 0], numbers[:, 1], numbers[:, 2])
-    return Answer(current or None, epoch or None, Batch(matrix, found, versions))
+    numbers[found] = written[:, :3]
+    return Answer(current, epoch, _batch(matrix, found, numbers, live))
 
 
 def plain_commands(live: Live, titles: Sequence[str]) -> list[Command]:
@@ -103,9 +107,20 @@ def plain_commands(live: Live, titles: Sequence[str]) -> list[Command]:
 def parse_plain(answers: Sequence[Any], live: Live) -> Answer:
     """The answers to `plain_commands`; raises ValueError where a vector has a wrong length."""
     *hashes, epoch, current = answers
+    if epoch != live.epoch:
+        return Answer(current, epoch, None)
     matrix, found = vectors.decode_rows([fields[0] for fields in hashes], live.dim)
     numbers = np.full((len(hashes), 3), -1, np.int64)
     for row in np.flatnonzero(found).tolist():
         numbers[row] = [int(number) for number in hashes[row][1:]]
+    return Answer(current, epoch, _batch(matrix, found, numbers, live))
+
+
+def _batch(
+    matrix: npt.NDArray[np.float32],
+    found: npt.NDArray[np.bool_],
+    numbers: npt.NDArray[np.int64],
+    live: Live,
+) -> Batch:
     versions = Versions(live.space, numbers[:, 0], numbers[:, 1], numbers[:, 2])
-    return Answer(current, epoch, Batch(matrix, found, versions))
+    return Batch(matrix, found, versions)

@@ -119,8 +119,8 @@ end
 
 -- keys  the hashes of n titles; the meta hash; upwell:current
 -- Returns the live space, the space's epoch, the vectors of the titles that are there one after the
--- other, and for each title a line "seq step time_ms", which is empty where it is not there: a few
--- long answers are read many times faster than many short ones.
+-- other, and for each title a line "seq step time_ms bytes of its vector", which is empty where it is
+-- not there: a few long answers are read many times faster than many short ones.
 local function get(keys, args)
   local n = #keys - 2
   local vecs, lines = {}, {}
@@ -128,7 +128,7 @@ local function get(keys, args)
     local hash = redis.call('HMGET', keys[i], 'vec', 'seq', 'step', 'time_ms')
     if hash[1] then
       vecs[#vecs + 1] = hash[1]
-      lines[i] = hash[2] .. ' ' .. hash[3] .. ' ' .. hash[4]
+      lines[i] = hash[2] .. ' ' .. hash[3] .. ' ' .. hash[4] .. ' ' .. #hash[1]
     else
       lines[i] = ''
     end

@@ -87,6 +87,8 @@ class SimilarTitles:
         self, vector: npt.NDArray[np.float32], k: int = 10, *, without: Sequence[str] = ()
     ) -> list[Neighbour]:
         """The `k` titles nearest to a vector of shape (dim,), best first; ties by row."""
+        if not self._row:
+            return []
         length = float(np.linalg.norm(vector))
         scores = self._unit @ (vector / length if length else vector)
         scores[~self._used] = -np.inf

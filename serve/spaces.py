@@ -127,9 +127,10 @@ def switch(client: Redis, space: str) -> str | None:
     if not found.filled_ms:
         raise NoSpace(f"space {space!r} is not complete yet; readers would miss titles")
     newest = max((one.live_ms for one in list_spaces(client)), default=0)
-    before: bytes | None = call(client, "SET", vectors.CURRENT, space, "GET")
+    before = current(client)
+    call(client, "SET", vectors.CURRENT, space)
     call(client, "HSET", vectors.meta_key(space), "live_ms", max(now_ms(), newest + 1))
-    return None if before is None else before.decode()
+    return before
 
 
 def rollback(client: Redis) -> str:

@@ -108,7 +108,7 @@ def decode_rows(
     width = dim * DTYPE.itemsize
     if any(len(raw) != width for raw in raws if raw is not None):
         row, length = next(
-            (row, len(raw)) for row, raw in enumerate(raws) if raw and len(raw) != width
+            (row, len(raw)) for row, raw in enumerate(raws) if raw is not None and len(raw) != width
         )
         raise ValueError(
             f"vector {row} of {len(raws)} has {length} bytes, but {dim} float32 have {width}; "

@@ -15,27 +15,7 @@ from serve import spaces, vectors
 from serve.connection import SpaceLost, connect
 from serve.publisher import CHUNK, Publisher, PublishReport
 from streams.embedded import RedisServer
-
-DIM = 3
-
-
-def rows(*values: float) -> npt.NDArray[np.float32]:
-    """One vector a value, of DIM components that are all alike."""
-    return np.repeat(np.array(values, np.float32)[:, None], DIM, axis=1)
-
-
-def times(count: int, time_ms: int = 1_700_000_000_000) -> npt.NDArray[np.int64]:
-    return np.full(count, time_ms, np.int64)
-
-
-def made(client: Redis, space: str = "main") -> Publisher:
-    publisher = Publisher(client, space)
-    publisher.create_space(DIM)
-    return publisher
-
-
-def put(publisher: Publisher, title: str, value: float, seq: int) -> PublishReport:
-    return publisher.publish([title], rows(value), seq=seq, step=1, time_ms=times(1))
+from tests.serve.library import DIM, made, put, rows, times
 
 
 def value(client: Redis, title: str, space: str = "main") -> float | None:
