@@ -1,0 +1,203 @@
+"""Sixteen numbers at once: the vector steps of the store, written as LLVM IR.
+
+LLVM lowers them to AVX-512, AVX2, SSE or NEON, whatever the machine has. A step loads 16 lanes
+from an array, whether or not all of them count: so every array that is handed in ends with at least
+`PAD` spare elements. Lanes at or beyond `count` read as 0.
+
+The order of additions is fixed by the IR: the same weights give the same sums on every machine.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+PAD = 32
+LANES = 16
+
+_I16, _I32 = ir.IntType(16), ir.IntType(32)
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_WORDS = ir.VectorType(_I32, LANES)
+_HALVES = ir.VectorType(_I16, LANES)
+_NUMBERS = ir.Constant(_WORDS, list(range(LANES)))
+_ZEROS = ir.Constant(_FLOATS, [0.0] * LANES)
+
+
+def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, to: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
+
+
+def _splat(builder: Any, value: Any, to: Any) -> Any:
+    empty = ir.Constant(to, ir.Undefined)
+    first = builder.insert_element(empty, value, _I32(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(_WORDS, [0] * LANES))
+
+
+def _mask(builder: Any, condition: Any) -> Any:
+    """The lanes' truth as bits of an int32."""
+    return builder.zext(builder.bitcast(condition, _I16), _I32)
+
+
+def _load(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: Any) -> Any:
+    lanes = builder.load(_address(context, builder, kind, array, index, _FLOATS), align=4)
+    valid = builder.icmp_signed("<", _NUMBERS, _splat(builder, count, _WORDS))
+    return builder.select(valid, lanes, _ZEROS)
+
+
+def _prefix(builder: Any, lanes: Any) -> Any:
+    """Inclusive prefix sums in four steps (Hillis and Steele)."""
+    for step in (1, 2, 4, 8):
+        numbers = [LANES] * step + list(range(LANES - step))
+        moved = builder.shuffle_vector(lanes, _ZEROS, ir.Constant(_WORDS, numbers))
+        lanes = builder.fadd(lanes, moved)
+    return lanes
+
+
+def _reachable(builder: Any, lanes: Any, prefix: Any) -> Any:
+    """`prefix`, but -1 in lanes of weight 0: rounding must not let a draw fall there."""
+    return builder.select(
+        builder.fcmp_ordered(">", lanes, _ZEROS), prefix, ir.Constant(_FLOATS, [-1.0] * LANES)
+    )
+
+
+def _first_above(builder: Any, reachable: Any, mass: Any) -> Any:
+    """First lane above `mass`; where rounding leaves none, the last that can be reached; or -1."""
+    above = _mask(builder, builder.fcmp_ordered(">", reachable, _splat(builder, mass, _FLOATS)))
+    there = _mask(builder, builder.fcmp_ordered(">=", reachable, _ZEROS))
+    counted = ir.FunctionType(_I32, [_I32, ir.IntType(1)])
+    first = builder.call(
+        builder.module.declare_intrinsic("llvm.cttz", [_I32], counted), [above, ir.IntType(1)(0)]
+    )
+    leading = builder.call(
+        builder.module.declare_intrinsic("llvm.ctlz", [_I32], counted), [there, ir.IntType(1)(0)]
+    )
+    none = builder.icmp_signed("==", above, _I32(0))
+    return builder.select(none, builder.sub(_I32(31), leading), first)
+
+
+@intrinsic  # type: ignore[misc]
+def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
+    """Bits k where `array[index + k] == value`, for k in 0..15; int32 array."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], _WORDS)
+        lanes = builder.load(at, align=4)
+        return _mask(builder, builder.icmp_signed("==", lanes, _splat(builder, args[2], _WORDS)))
+
+    return types.int32(array, types.int64, types.int32), code
+
+
+@intrinsic  # type: ignore[misc]
+def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
+    """Bits k where `array[index + k] == value`, for k in 0..15; uint16 array."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], _HALVES)
+        lanes = builder.load(at, align=2)
+        value16 = builder.trunc(args[2], _I16)
+        return _mask(builder, builder.icmp_signed("==", lanes, _splat(builder, value16, _HALVES)))
+
+    return types.int32(array, types.int64, types.int32), code
+
+
+@intrinsic  # type: ignore[misc]
+def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
+    """Sum of `array[index : index + count]`, count <= 16; float32, always in the same order."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _load(context, builder, signature.args[0], args[0], args[1], args[2])
+        for step in (8, 4, 2, 1):
+            turned = ir.Constant(_WORDS, [(lane + step) % LANES for lane in range(LANES)])
+            lanes = builder.fadd(lanes, builder.shuffle_vector(lanes, lanes, turned))
+        return builder.extract_element(lanes, _I32(0))
+
+    return types.float32(array, types.int64, types.int32), code
+
+
+@intrinsic  # type: ignore[misc]
+def scan16(_: Any, array: Any, index: Any, count: Any, out: Any) -> Any:
+    """Write prefix sums of `array[index : index + count]` to `out[0:16]`, and return their total.
+
+    Lanes of weight 0 hold -1 instead, so that `find16` never stops there.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _load(context, builder, signature.args[0], args[0], args[1], args[2])
+        prefix = _prefix(builder, lanes)
+        zero = ir.IntType(64)(0)
+        at = _address(context, builder, signature.args[3], args[3], zero, _FLOATS)
+        builder.store(_reachable(builder, lanes, prefix), at, align=4)
+        return builder.extract_element(prefix, _I32(LANES - 1))
+
+    return types.float32(array, types.int64, types.int32, out), code
+
+
+@intrinsic  # type: ignore[misc]
+def find16(_: Any, scanned: Any, mass: Any) -> Any:
+    """The lane in which `mass` falls, in what `scan16` wrote; -1 where all weights are 0."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = ir.IntType(64)(0)
+        at = _address(context, builder, signature.args[0], args[0], zero, _FLOATS)
+        return _first_above(builder, builder.load(at, align=4), args[1])
+
+    return types.int32(scanned, types.float32), code
+
+
+@intrinsic  # type: ignore[misc]
+def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
+    """A lane drawn in proportion to `array[index : index + count]`; -1 where all are 0.
+
+    `uniform` is in [0, 1).
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _load(context, builder, signature.args[0], args[0], args[1], args[2])
+        prefix = _prefix(builder, lanes)
+        mass = builder.fmul(builder.extract_element(prefix, _I32(LANES - 1)), args[3])
+        return _first_above(builder, _reachable(builder, lanes, prefix), mass)
+
+    return types.int32(array, types.int64, types.int32, types.float32), code
+
+
+@intrinsic  # type: ignore[misc]
+def lowest(_: Any, mask: Any) -> Any:
+    """Number of the lowest bit set in `mask`, which is not 0."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        counted = ir.FunctionType(_I32, [_I32, ir.IntType(1)])
+        count = builder.module.declare_intrinsic("llvm.cttz", [_I32], counted)
+        return builder.call(count, [args[0], ir.IntType(1)(1)])
+
+    return types.int32(types.int32), code
+
+
+@intrinsic  # type: ignore[misc]
+def prefetch(_: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of `array[index]`; any index is harmless."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8)
+        at = _address(context, builder, signature.args[0], args[0], args[1], byte)
+        kind = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [at, _I32(0), _I32(3), _I32(1)])  # read, keep close, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), code
+
+
+@intrinsic  # type: ignore[misc]
+def fetch_add(_: Any, array: Any, index: Any, value: Any) -> Any:
+    """Add to `array[index]` (int64) in one indivisible step, and return what stood there."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], ir.IntType(64))
+        return builder.atomic_rmw("add", at, args[2], "monotonic")
+
+    return types.int64(array, types.int64, types.int64), code
+
+
