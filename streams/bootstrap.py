@@ -1,0 +1,134 @@
+"""From a data set to the first checkpoint: history into the graph, a model pretrained on it.
+
+The rooms that the stream goes through do the work: plays are paired as the sessions pair them, and
+the catalogue is applied as its events would be. A worker starts from the checkpoint, and reads its
+topics from their beginning.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from model.positives import Positives
+from model.pretrain import Pretrained, pretrain
+from model.settings import ModelConfig, PretrainConfig
+from streams.coplay import Pairing, pair_history
+from streams.data import Dataset
+from streams.events import CatalogEntry, CoPlays
+from streams.settings import GraphSettings
+from streams.snapshot import Snapshot, save_snapshot
+from streams.state import State
+
+Int64s = npt.NDArray[np.int64]
+Report = Callable[[str, int, int, str], None]
+
+CHUNK = 250_000  # co-plays folded in by one call
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is known at the start.
+
+    Attributes:
+        data: a data set.
+        plays: rows of its plays, in time order, shape (H,).
+        titles: numbers of its titles that are in the catalogue, shape (T,).
+    """
+
+    data: Dataset
+    plays: Int64s
+    titles: Int64s
+
+
+def bootstrap(
+    history: History,
+    root: Path,
+    *,
+    graph: GraphSettings,
+    pairing: Pairing,
+    config: PretrainConfig,
+    seed: int,
+    report: Report,
+) -> Pretrained:
+    """Fold `history` into a state, pretrain a model on it, and write both as a checkpoint.
+
+    Args:
+        root: the folder of checkpoints.
+        report: told step, parts done, parts in all, and a remark.
+
+    Raises:
+        ValueError: the plays make no pair.
+        CheckpointError: the disk refused.
+    """
+    start = time.perf_counter()
+    state = State.empty(graph)
+    entries = [entry_of(history.data, title, time_ms=0) for title in history.titles.tolist()]
+    state.apply_catalog(entries, np.zeros(len(entries), np.int64))
+    report("catalogue", len(entries), len(entries), "")
+    pairs = fold_plays(state, history, pairing, report)
+    if not len(pairs):
+        raise ValueError(
+            f"{len(history.plays)} plays make no co-play; want users with several within "
+            f"{pairing.gap_s:g} s"
+        )
+    state.forget_dirt()
+
+    def told(step: str, done: int, total: int, figures: dict[str, float]) -> None:
+        report(step, done, total, " ".join(f"{key} {value:.3f}" for key, value in figures.items()))
+
+    made = pretrain(
+        state.graph, pairs, model=ModelConfig(), config=config, seed=seed, progress=told
+    )
+    card = {
+        "plays": len(history.plays),
+        "titles": len(history.titles),
+        "coplays": len(pairs),
+        "seed": seed,
+        "seconds": round(time.perf_counter() - start, 1),
+        "metrics": made.metrics,
+    }
+    save_snapshot(root, Snapshot(state, made.model, 0, card), keep=1)
+    return made
+
+
+def fold_plays(state: State, history: History, pairing: Pairing, report: Report) -> Positives:
+    """Pair the plays and fold the pairs into `state`; returns them, in time order."""
+    data, rows = history.data, history.plays
+    pairs = pair_history(
+        data.play_users[rows], data.play_titles[rows], data.play_time_ms[rows], None, pairing
+    )
+    names = np.array(data.titles, dtype=object)
+    for start in range(0, len(pairs), CHUNK):
+        part = pairs[start : start + CHUNK]
+        columns = CoPlays(names[part.a].tolist(), names[part.b].tolist(), part.weight, part.time_ms)
+        state.apply_coplays(columns, np.zeros(len(part), np.int64))
+        report("co-plays", min(start + CHUNK, len(pairs)), len(pairs), "")
+    return Positives.join(state.fresh)
+
+
+def entry_of(data: Dataset, title: int, *, time_ms: int) -> CatalogEntry:
+    """The catalog event of one title of a data set."""
+    return CatalogEntry(
+        title=data.titles[title],
+        name=data.names[title],
+        time_ms=time_ms,
+        concepts=data.concepts[title],
+    )
+
+
+def spread_ties(time_ms: Int64s) -> Int64s:
+    """Give plays of one second times of their own, within that second, in their order.
+
+    Data sets stamp in whole seconds; sessions tell a user's plays apart by their time.
+
+    Args:
+        time_ms: ascending, shape (P,).
+    """
+    runs = [len(list(run)) for _, run in itertools.groupby((time_ms // 1000).tolist())]
+    place = np.concatenate([np.arange(n) % 1000 for n in runs]) if runs else time_ms
+    return time_ms // 1000 * 1000 + place

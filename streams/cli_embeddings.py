@@ -1,0 +1,141 @@
+"""Commands that read Redis: `get`, `similar`, `status`. They need no torch and no Kafka."""
+
+import json
+import time
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from streams.cli_common import ConfigOption, Failure, JsonOption, settings_of
+from streams.settings import Settings
+
+TitleArgument = Annotated[str, typer.Argument(help="id or name of a title")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command(epilog='Example: `upwell get "Toy Story" --json`')(get)
+    app.command(epilog='Example: `upwell similar "Toy Story" -k 5`')(similar)
+    app.command(epilog="Example: `upwell status --json`")(status)
+
+
+def get(title: TitleArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Print a title's embedding, and which event and weights it has seen."""
+    from serve.reader import EmbeddingReader
+    from serve.similar import SimilarTitles
+
+    settings = settings_of(config)
+    with EmbeddingReader(_client(settings)) as reader:
+        finder = SimilarTitles(reader)
+        finder.refresh()
+        key = finder.find(title)
+        batch = reader.get_many([key])
+    if not batch.found[0]:
+        raise Failure(f"title {key!r} was retired a moment ago")
+    found = {
+        "title": key,
+        "name": finder.name(key),
+        "space": batch.versions.space,
+        "seq": int(batch.versions.seq[0]),
+        "step": int(batch.versions.step[0]),
+        "time_ms": int(batch.versions.time_ms[0]),
+        "vector": [float(np.format_float_positional(x, 7)) for x in batch.matrix[0]],
+    }
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        if name != "vector":
+            typer.echo(f"{name:8} {value}")
+    typer.echo(f"{'vector':8} " + " ".join(f"{value:.4f}" for value in batch.matrix[0]))
+
+
+def similar(
+    title: TitleArgument,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="how many")] = 10,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the titles nearest to one, by cosine."""
+    from serve.similar import SimilarTitles
+
+    found = SimilarTitles(_client(settings_of(config))).similar(title, k)
+    if as_json:
+        typer.echo(json.dumps([one._asdict() for one in found]))
+        return
+    table = Table("cosine", "id", "title", box=None, header_style="bold")
+    for one in found:
+        table.add_row(f"{one.score:.3f}", one.title, one.name or "")
+    Console().print(table)
+
+
+def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Say what is live, since when, how fresh, and what is wrong. Exit code 1 if anything is."""
+    from serve import spaces
+    from serve.status import read_status
+
+    settings = settings_of(config)
+    client = _client(settings)
+    workers = read_status(client)
+    live = spaces.current(client)
+    space = None if live is None else spaces.get_space(client, live)
+    wrong = problems(live, workers)
+    if as_json:
+        typer.echo(json.dumps({"space": live, "workers": workers, "wrong": wrong}))
+    else:
+        if space is not None:
+            filled = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(space.filled_ms / 1000))
+            typer.echo(f"space      {live}, dim {space.dim}, seq {space.seq}, live since {filled}")
+        for name, worker in workers.items():
+            for line in describe(name, worker):
+                typer.echo(line)
+        typer.echo("wrong      " + ("; ".join(wrong) if wrong else "nothing"))
+    if wrong:
+        raise typer.Exit(1)
+
+
+def describe(name: str, worker: dict[str, Any]) -> list[str]:
+    """A worker's heartbeat in words."""
+    fresh = ", ".join(
+        f"{kind} p50 {seconds['p50']:.2f} s p99 {seconds['p99']:.2f} s"
+        for kind, seconds in worker["freshness_s"].items()
+    )
+    last = worker["last_cycles"][-1] if worker["last_cycles"] else None
+    cycle = f"{last['verdict']}, {last['seconds']} s" if last else "none yet"
+    return [
+        f"worker     {name}: {worker['phase']}, pid {worker['pid']}",
+        f"graph      {worker['titles']} titles, {worker['concepts']} concepts, "
+        f"{worker['coplay_edges']} co-play edges",
+        f"ingest     {worker['events_per_s']:.0f} events/s, {worker['lag']} to read",
+        f"refresh    {worker['dirty']} titles wait, weights of step {worker['step']}",
+        f"training   {worker['cycles']} cycles, last: {cycle}",
+        f"freshness  {fresh or 'no event yet'}",
+    ]
+
+
+def problems(live: str | None, workers: dict[str, dict[str, Any]]) -> list[str]:
+    """What an operator should look at."""
+    found = []
+    if live is None:
+        found.append("no space is live: start a worker")
+    if not workers:
+        found.append("no worker has a heartbeat")
+    for name, worker in workers.items():
+        if worker["error"]:
+            found.append(f"{name}: {worker['error']}")
+        if worker["last_cycles"] and worker["last_cycles"][-1]["verdict"] != "passed":
+            found.append(f"{name}: the last cycle was {worker['last_cycles'][-1]['verdict']}")
+    return found
+
+
+def _client(settings: Settings) -> Any:
+    from serve.connection import connect
+
+    return connect(
+        settings.redis.url.get_secret_value(),
+        timeout_s=settings.redis.timeout_s,
+        startup_timeout_s=min(settings.redis.startup_timeout_s, 5.0),
+    )

@@ -1,0 +1,69 @@
+"""Commands that come before the stream: `data`, `pretrain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from streams.cli_common import ConfigOption, Failure, progress_bars, settings_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command(epilog="Example: `upwell data ml-1m`")(data)
+    app.command(epilog="Example: `upwell pretrain --data ~/.cache/upwell/data/ml-1m`")(pretrain)
+
+
+def data(
+    name: Annotated[str, typer.Argument(help="which data set: ml-1m")],
+    cache: Annotated[Path | None, typer.Option(help="keep it here; else the cache folder")] = None,
+) -> None:
+    """Fetch a data set of plays and concepts once, and print its folder."""
+    from streams.data import fetch_ml1m, user_cache
+
+    if name != "ml-1m":
+        raise typer.BadParameter(f"{name!r}: the one data set to fetch is 'ml-1m'")
+    with progress_bars(Console(stderr=True)) as report:
+        folder = fetch_ml1m(cache or user_cache(), report)
+    typer.echo(str(folder))
+
+
+def pretrain(
+    data: Annotated[Path, typer.Option(help="folder of events, titles and triples (.tsv.gz)")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="gradient steps of the GNN")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Pretrain a model on a data set, and write the checkpoint that a worker starts from."""
+    from dataclasses import replace
+
+    from model.settings import PretrainConfig
+    from streams.bootstrap import History, bootstrap
+    from streams.coplay import Pairing
+    from streams.data import load_ml1m
+
+    settings = settings_of(config)
+    root = settings.checkpoint.folder
+    if any(root.glob("[0-9]*")):
+        raise Failure(
+            f"{root} holds checkpoints already; move them away, or name another folder "
+            "(checkpoint.folder)"
+        )
+    loaded = load_ml1m(data)
+    history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))
+    chosen = PretrainConfig() if steps is None else replace(PretrainConfig(), steps=steps)
+    with progress_bars(Console(stderr=True)) as report:
+        made = bootstrap(
+            history,
+            root,
+            graph=settings.graph,
+            pairing=Pairing.of(settings.sessions),
+            config=chosen,
+            seed=seed,
+            report=report,
+        )
+    for name, value in made.metrics.items():
+        typer.echo(f"{name:16} {value:.4f}")
+    typer.echo(f"{'checkpoint':16} {root}")

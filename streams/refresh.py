@@ -1,0 +1,225 @@
+"""The refresh lane: dirty titles are re-embedded with today's weights and published. No training.
+
+A tick comes every `interval_s`, and at once for a catalog event. A new version of the weights, which
+the training lane hands over, is taken between two ticks; all its vectors then follow behind those of
+dirty titles, a slice a tick, so that they never make a new title wait. The same slices fill a Redis
+that is new, was flushed, or lost its last writes.
+"""
+
+import logging
+import threading
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from model.inference import Embedder
+from serve.connection import RedisFailed, SpaceLost
+from serve.publisher import Publisher
+from streams.dirty import CLEAN, Taken
+from streams.metrics import Metrics
+from streams.settings import RefreshSettings
+from streams.state import State
+
+log = logging.getLogger(__name__)
+
+Int32s = npt.NDArray[np.int32]
+
+SLICE = 2048  # vectors of a full refresh that follow in one tick
+CHECK_S = 2.0  # how often an idle lane asks whether Redis still holds what we wrote
+BACKOFF_S = (0.1, 5.0)  # first and longest pause after Redis failed
+
+
+class RefreshLane:
+    """Owns the embedder in force and the publisher; one thread runs `run`."""
+
+    def __init__(
+        self,
+        state: State,
+        embedder: Embedder,
+        publisher: Publisher,
+        metrics: Metrics,
+        settings: RefreshSettings,
+        *,
+        step: int,
+    ) -> None:
+        """Args: `embedder` is complete for the graph as it is; `step` of its weights."""
+        self._state, self._publisher = state, publisher
+        self._metrics, self._settings = metrics, settings
+        self.embedder, self.step = embedder, step
+        self._handover: tuple[Embedder, int] | None = None
+        self._backlog = np.empty(0, np.int32)  # titles of a full refresh not yet published
+        self._filling = False  # the backlog fills the space: note it when it is through
+        self._moved: list[tuple[Int32s, Int32s]] | None = None
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._lost, self._checked = False, time.monotonic()
+        self.last_error: str | None = None
+        self.full_refreshes = 0
+
+    def wake(self) -> None:
+        """A catalog event came in: tick now."""
+        self._wake.set()
+
+    def begin_handover(self) -> None:
+        """Before new weights embed a copy of the graph: note what moves from now on."""
+        with self._state.lock:
+            self._moved = []
+
+    def hand_over(self, embedder: Embedder, step: int) -> None:
+        """Take new weights from the next tick on.
+
+        Args:
+            embedder: complete for the graph as it was after `begin_handover`.
+            step: gradient steps that made its weights.
+        """
+        with self._state.lock:
+            self._handover = embedder, step
+        self._wake.set()
+
+    def abandon_handover(self) -> None:
+        """The new weights were refused."""
+        with self._state.lock:
+            self._moved = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing waits to be published."""
+        with self._state.lock:
+            waiting = len(self._state.dirty) or len(self._backlog) or self._state.retired
+            return not (waiting or self._handover or self._filling)
+
+    def open_space(self) -> None:
+        """Make the space in Redis, or take up the one that stands, and publish every title."""
+        relations = [relation.name for relation in self._state.graph.relations]
+        self._publisher.create_space(self.embedder.dim, self.step, relations)
+        with self._state.lock:
+            self._state.seq = max(self._state.seq, self._publisher.last_seq())
+            self._backlog = self._state.graph.ids["title"].live_ids()
+            self._filling = True
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Tick until stopped. While Redis fails, titles stay dirty and are tried again."""
+        pause, due = BACKOFF_S[0], time.monotonic()
+        while not self._stop.is_set():
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            due = time.monotonic() + self._settings.interval_s
+            try:
+                self._reopen_if_lost()
+                self.tick()
+            except RedisFailed as error:
+                self._failed(error)
+                self._lost = self._lost or isinstance(error, SpaceLost)
+                self._stop.wait(pause)
+                pause = min(2 * pause, BACKOFF_S[1])
+            else:
+                if self.last_error is not None:
+                    log.warning("publishing again")
+                self.last_error, pause = None, BACKOFF_S[0]
+
+    def tick(self) -> int:
+        """Publish what is dirty and one slice of the backlog; return how many vectors.
+
+        Raises:
+            RedisFailed: titles that were not published are as dirty as before.
+        """
+        start = time.perf_counter()
+        state = self._state
+        with state.lock:
+            self._adopt()
+            taken = state.dirty.take(self._settings.max_titles)
+            concepts = state.take_concepts()
+            self._refresh(taken.titles, concepts)
+            retired, state.retired = state.retired, {}
+        written = stale = 0
+        try:
+            if len(taken):
+                written, stale = self._publish(taken.titles)
+            self._retire(retired)
+        except BaseException:
+            with state.lock:
+                state.dirty.put_back(taken)
+                state.retired = {**retired, **state.retired}
+            raise
+        self._observe(taken)
+        self._metrics.dirty(len(state.dirty))
+        more = self._publish_slice()
+        if written or more:
+            self._metrics.published(written + more, stale, time.perf_counter() - start)
+        return written + more
+
+    def _adopt(self) -> None:
+        """Swap in the weights that were handed over, and bring them up to the graph as it is."""
+        if self._handover is None:
+            return
+        (self.embedder, self.step), self._handover = self._handover, None
+        moved, self._moved = self._moved or [], None
+        for titles, concepts in moved:
+            self.embedder.refresh(self._state.graph, titles, concepts)
+        self._backlog = self._state.graph.ids["title"].live_ids()
+        self.full_refreshes += 1
+
+    def _refresh(self, titles: Int32s, concepts: Int32s) -> None:
+        if not (len(titles) or len(concepts)):
+            return
+        self.embedder.refresh(self._state.graph, titles, concepts)
+        if self._moved is not None:
+            self._moved.append((titles, concepts))
+
+    def _publish(self, titles: Int32s) -> tuple[int, int]:
+        state = self._state
+        with state.lock:
+            vectors_TD = self.embedder.vectors(titles)
+            keys = state.graph.ids["title"].names(titles)
+            names = state.catalog.names_of(keys)
+            seen_ms = state.dirty.seen_ms(titles)
+            seq = state.next_seq()
+        report = self._publisher.publish(
+            keys, vectors_TD, seq=seq, step=self.step, time_ms=seen_ms, names=names
+        )
+        return report.written, report.stale
+
+    def _publish_slice(self) -> int:
+        with self._state.lock:
+            live = self._state.graph.ids["title"].live_ids()
+            batch = np.intersect1d(self._backlog[:SLICE], live)  # some may be retired by now
+            rest = self._backlog[SLICE:]
+        written = self._publish(batch)[0] if len(batch) else 0
+        self._backlog = rest  # only now: what failed is tried again
+        if self._filling and not len(rest):
+            self._publisher.switch()
+            self._filling = False
+        return written
+
+    def _retire(self, retired: dict[str, int]) -> None:
+        if retired:
+            with self._state.lock:
+                seq = self._state.next_seq()
+            self._publisher.retire(list(retired), seq=seq, time_ms=max(retired.values()))
+
+    def _reopen_if_lost(self) -> None:
+        """Notice a Redis that was flushed or restored, even where nothing is dirty."""
+        if not (self._lost or self._filling) and time.monotonic() - self._checked >= CHECK_S:
+            self._checked = time.monotonic()
+            self._lost = not self._publisher.check()
+        if self._lost:
+            log.warning("Redis lost what was published: publishing every title again")
+            self.open_space()
+            self._lost = False
+
+    def _failed(self, error: RedisFailed) -> None:
+        self._metrics.redis_failed()
+        if str(error) != self.last_error:
+            log.warning("cannot publish, trying again: %s", error)
+        self.last_error = str(error)
+
+    def _observe(self, taken: Taken) -> None:
+        now_ms = time.time() * 1000
+        for kind, since_ms in (("catalog", taken.catalog_ms), ("coplay", taken.coplay_ms)):
+            waited_ms = now_ms - since_ms[since_ms != CLEAN]
+            if len(waited_ms):
+                self._metrics.freshness(kind, np.maximum(waited_ms, 0) / 1000)

@@ -1,0 +1,156 @@
+"""The worker's state: a deterministic fold over the log, and its form in a checkpoint.
+
+Holds the graph, the catalogue, the dirty set and the next offset of every partition. `apply_*` fold
+one batch in; whoever calls holds `lock`. The model is no part of the fold (training depends on when
+a cycle starts), but stands in the same checkpoint, so that all is restored as one.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from model.positives import Positives
+from store.edges import EdgeBatch, Op
+from store.graph import DynamicGraph, Relation
+from streams.catalog import Catalog
+from streams.dirty import DirtySet
+from streams.events import CatalogEntry, CoPlays
+from streams.settings import GraphSettings
+
+Int32s = npt.NDArray[np.int32]
+Int64s = npt.NDArray[np.int64]
+
+COPLAY = Relation("coplay", "title", "title", symmetric=True)
+MAX_FRESH = 500_000  # co-plays that wait for the next cycle; older ones fall out
+
+
+@dataclass(slots=True)
+class State:
+    """All that a replay of the log from its beginning would give.
+
+    Attributes:
+        changed_concepts: dense ids of concepts whose titles changed since they were re-embedded.
+        retired: titles to delete from Redis, with the event time of their retirement.
+        positions: next offset to read, by (topic, partition).
+        seq: number of the last publication; it grows, and none is used twice.
+        fresh: co-plays since the last training cycle, in order of arrival.
+    """
+
+    graph: DynamicGraph
+    catalog: Catalog
+    dirty: DirtySet = field(default_factory=DirtySet)
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    changed_concepts: set[int] = field(default_factory=set)
+    retired: dict[str, int] = field(default_factory=dict)
+    seq: int = 0
+    fresh: list[Positives] = field(default_factory=list)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @classmethod
+    def empty(cls, settings: GraphSettings) -> "State":
+        """A state before the first event."""
+        graph = DynamicGraph(
+            [COPLAY],
+            leaf_index=settings.leaf_index,
+            leaf_capacity=settings.leaf_capacity,
+            half_life_s=settings.half_life_s,
+        )
+        return cls(graph, Catalog(graph, unknown_relations=settings.unknown_relations))
+
+    def apply_coplays(self, pairs: CoPlays, append_ms: Int64s) -> Int32s:
+        """Add the weight of each pair to its edge, and mark both titles dirty.
+
+        A title that the catalogue has retired stays away; one that it has not named yet may come.
+
+        Args:
+            append_ms: when each event was appended to Kafka, shape (E,).
+
+        Returns:
+            The pairs' titles as dense ids, shape (E', 2): E' pairs whose titles both live.
+        """
+        keep = self.catalog.playable(pairs.a) & self.catalog.playable(pairs.b)
+        if not keep.all():
+            pairs, append_ms = pairs.keep(keep), append_ms[keep]
+        ids = self.graph.ids["title"]
+        a, b = ids.intern(pairs.a), ids.intern(pairs.b)
+        edges = len(a)
+        self.graph.apply(
+            EdgeBatch(
+                relation=np.full(edges, self.graph.relation_id(COPLAY.name), np.int16),
+                head=a,
+                tail=b,
+                weight=pairs.weight,
+                op=np.full(edges, Op.ADD, np.uint8),
+                time_ms=pairs.time_ms,
+            )
+        )
+        for side in (a, b):
+            self.dirty.mark_coplays(side, append_ms, pairs.time_ms)
+        if edges:
+            self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms))
+        return np.stack([a, b], axis=1)
+
+    def apply_catalog(self, entries: Sequence[CatalogEntry], append_ms: Int64s) -> None:
+        """Upsert or retire titles; `append_ms` as above, one an entry."""
+        change = self.catalog.apply(entries)
+        self.dirty.forget(change.retired_ids)
+        self.dirty.mark_catalog(change.titles, append_ms[change.rows], change.time_ms)
+        self.changed_concepts.update(change.concepts.tolist())
+        self.retired.update(change.retired)
+        for title in self.graph.ids["title"].names(change.titles):
+            self.retired.pop(title, None)
+
+    def take_concepts(self) -> Int32s:
+        """The changed concepts, which are then no longer so, shape (C,)."""
+        taken = np.fromiter(sorted(self.changed_concepts), np.int32, len(self.changed_concepts))
+        self.changed_concepts.clear()
+        return taken
+
+    def take_fresh(self) -> Positives:
+        """The co-plays since the last call, the newest `MAX_FRESH` of them."""
+        taken = Positives.join(self.fresh)
+        self.fresh.clear()
+        return taken[-MAX_FRESH:] if len(taken) > MAX_FRESH else taken
+
+    def forget_dirt(self) -> None:
+        """What has been folded in so far needs no refresh: everything is published at the start."""
+        self.dirty.take(2**31)
+        self.changed_concepts.clear()
+        self.fresh.clear()
+
+    def next_seq(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def save(self, folder: Path) -> dict[str, object]:
+        """Write the arrays under `folder`, and return the rest as JSON for the manifest."""
+        self.graph.save(folder / "graph")
+        self.catalog.save(folder / "catalog")
+        self.dirty.save(folder / "dirty.npy")
+        return {
+            "seq": self.seq,
+            "positions": [[topic, part, at] for (topic, part), at in self.positions.items()],
+            "retired": self.retired,
+        }
+
+    @classmethod
+    def load(cls, folder: Path, meta: dict[str, object], settings: GraphSettings) -> "State":
+        """Read what `save` wrote."""
+        graph = DynamicGraph.load(folder / "graph")
+        catalog = Catalog.load(
+            folder / "catalog", graph, unknown_relations=settings.unknown_relations
+        )
+        positions: list[tuple[str, int, int]] = meta["positions"]  # type: ignore[assignment]
+        retired: dict[str, int] = meta["retired"]  # type: ignore[assignment]
+        return cls(
+            graph,
+            catalog,
+            DirtySet.load(folder / "dirty.npy"),
+            {(topic, part): at for topic, part, at in positions},
+            retired=dict(retired),
+            seq=int(str(meta["seq"])),
+        )

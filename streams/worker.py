@@ -1,0 +1,247 @@
+"""The worker: one process that follows the topics and keeps Redis fresh.
+
+    ingest thread     topics → state
+    refresh thread    dirty titles → Redis
+    training thread   fresh co-plays → new weights, at a low priority
+    main thread       heartbeat and checkpoints, until asked to stop or a thread fails
+
+Start: the newest whole checkpoint, a full inference with its model, the topics from its offsets up
+to where they ended at the start, and only then the lanes: what they publish is never older than
+what an earlier worker had published. Stop: a last refresh and a last checkpoint.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from model.inference import Embedder
+from model.micro_trainer import MicroTrainer
+from model.settings import MicroConfig
+from serve.connection import RedisFailed, connect
+from serve.publisher import Publisher
+from serve.status import end_status, write_status
+from streams.checkpoint import CheckpointError
+from streams.intake import Intake
+from streams.metrics import Metrics
+from streams.refresh import RefreshLane
+from streams.settings import Settings
+from streams.snapshot import Snapshot, load_snapshot, save_snapshot
+from streams.training import TrainingLane
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 1.0
+DRAIN_S = 5.0  # longest wait for the last refresh
+
+
+class WorkerFailed(RuntimeError):
+    """A thread of the worker ended: which, and why."""
+
+
+class Worker:
+    """Made by `start`, which connects and loads; `run` returns after `request_stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        redis: Redis,
+        snapshot: Snapshot,
+        intake: Intake,
+        refresh: RefreshLane,
+        training: TrainingLane,
+        metrics: Metrics,
+    ) -> None:
+        self._settings, self._redis, self._snapshot = settings, redis, snapshot
+        self._intake, self._refresh, self._training = intake, refresh, training
+        self._metrics = metrics
+        self._started_ms = int(time.time() * 1000)
+        self._stopping = threading.Event()
+        self._failure: tuple[str, BaseException] | None = None
+        self._checkpointed = time.monotonic()
+        self._checkpoint_error: str | None = None
+        self._phase = "catching up"
+        self._threads: list[threading.Thread] = []
+        self._last_applied = (time.monotonic(), 0)
+
+    @classmethod
+    def start(cls, settings: Settings) -> "Worker":
+        """Connect to Kafka and Redis, and load the newest checkpoint.
+
+        Raises:
+            CheckpointError: there is none.
+            RedisFailed, BrokerUnreachable: no answer within the set time; the address is named.
+            OSError: the metrics' port is taken.
+        """
+        torch.set_num_threads(settings.worker.threads)
+        metrics = Metrics()
+        if settings.worker.metrics_port:
+            metrics.serve(settings.worker.metrics_host, settings.worker.metrics_port)
+        redis = connect(
+            settings.redis.url.get_secret_value(),
+            timeout_s=settings.redis.timeout_s,
+            startup_timeout_s=settings.redis.startup_timeout_s,
+            on_wait=log.warning,
+        )
+        snapshot = load_snapshot(settings.checkpoint.folder, settings.graph)
+        state = snapshot.state
+        intake = Intake.open(settings.kafka, state, metrics)
+        embedder = Embedder(snapshot.model)
+        embedder.full(state.graph)
+        publisher = Publisher(redis, settings.redis.space)
+        refresh = RefreshLane(
+            state, embedder, publisher, metrics, settings.refresh, step=snapshot.step
+        )
+        training = settings.training
+        config = MicroConfig(
+            steps=training.steps,
+            lr=training.learning_rate,
+            replay=training.replay,
+            distillation=training.distillation,
+            parts=training.parts,
+        )
+        lane = TrainingLane(
+            state,
+            refresh,
+            MicroTrainer(config, seed=training.seed),
+            metrics,
+            training,
+            model=snapshot.model,
+            step=snapshot.step,
+        )
+        intake.on_catalog = refresh.wake
+        return cls(settings, redis, snapshot, intake, refresh, lane, metrics)
+
+    def request_stop(self) -> None:
+        """Ask `run` to end in good order; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until asked to stop.
+
+        Raises:
+            WorkerFailed: a thread ended.
+        """
+        self._thread("ingest", self._intake.run)
+        while not self._intake.caught_up.wait(HEARTBEAT_S) and not self._over():
+            self._beat()
+        self._refresh.open_space()
+        self._phase = "live"
+        self._thread("refresh", self._refresh.run)
+        if self._settings.training.enabled:
+            self._thread("training", self._training.run)
+        while not self._over():
+            self._beat()
+            self._checkpoint_if_due()
+            self._stopping.wait(HEARTBEAT_S)
+        self._end()
+
+    def _end(self) -> None:
+        self._phase = "stopping"
+        self._training.stop()
+        self._intake.stop()
+        deadline = time.monotonic() + DRAIN_S
+        while not self._refresh.settled and time.monotonic() < deadline and not self._failure:
+            time.sleep(0.02)
+        self._refresh.stop()
+        for thread in self._threads:
+            thread.join(DRAIN_S)
+        if self._failure is None:  # else the state may hold half a batch
+            self._checkpoint()
+        try:
+            end_status(self._redis, self._settings.worker.id)
+        except RedisFailed as error:
+            log.warning("no farewell: %s", error)
+        if self._failure is not None:
+            name, error = self._failure
+            raise WorkerFailed(f"the {name} thread failed: {error}") from error
+
+    def _over(self) -> bool:
+        return self._stopping.is_set() or self._failure is not None
+
+    def _thread(self, name: str, body: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                body()
+            except BaseException as error:
+                log.exception("the %s thread failed", name)
+                self._failure = name, error
+                self._stopping.set()
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self._checkpointed >= self._settings.checkpoint.interval_s:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Write a checkpoint, then tell Kafka; a full disk is told and tried again, not fatal."""
+        self._checkpointed = time.monotonic()
+        self._snapshot.model, self._snapshot.step = self._training.model, self._training.step
+        with self._snapshot.state.lock:
+            positions = dict(self._snapshot.state.positions)
+        try:
+            pause_s = save_snapshot(
+                self._settings.checkpoint.folder,
+                self._snapshot,
+                keep=self._settings.checkpoint.keep,
+            )
+        except CheckpointError as error:
+            self._checkpoint_error = str(error)
+            log.error("%s", error)
+            return
+        self._checkpoint_error = None
+        self._metrics.checkpoint(pause_s)
+        self._intake.commit(positions)
+
+    def _beat(self) -> None:
+        """Send the heartbeat; a Redis that is away is the refresh lane's to tell."""
+        try:
+            write_status(self._redis, self._settings.worker.id, self.status())
+        except RedisFailed as error:
+            log.debug("no heartbeat: %s", error)
+
+    def status(self) -> dict[str, Any]:
+        """What the worker tells about itself, as JSON; `upwell status` and the demo read it."""
+        state = self._snapshot.state
+        events = self._metrics.event_counts()
+        with state.lock:
+            titles, concepts = (len(state.graph.ids[kind]) for kind in ("title", "concept"))
+            edges = state.graph.num_edges(state.graph.relation_id("coplay"))
+            dirty, seq = len(state.dirty), state.seq
+        lag = self._intake.lag()
+        self._metrics.lag(lag)
+        return {
+            "pid": os.getpid(),
+            "phase": self._phase,
+            "started_ms": self._started_ms,
+            "space": self._settings.redis.space,
+            "step": self._refresh.step,
+            "seq": seq,
+            "titles": titles,
+            "concepts": concepts,
+            "coplay_edges": edges,
+            "events": events,
+            "events_per_s": self._rate(events),
+            "lag": sum(lag.values()),
+            "dirty": dirty,
+            "settled": self._refresh.settled,
+            "freshness_s": self._metrics.freshness_now(),
+            "cycles": self._training.cycles,
+            "last_cycles": list(self._training.last_cycles),
+            "full_refreshes": self._refresh.full_refreshes,
+            "error": self._refresh.last_error or self._checkpoint_error or self._intake.last_error,
+        }
+
+    def _rate(self, events: dict[str, dict[str, int]]) -> float:
+        """Events applied a second since the last heartbeat."""
+        then, before = self._last_applied
+        now, applied = time.monotonic(), sum(one.get("applied", 0) for one in events.values())
+        self._last_applied = now, applied
+        return (applied - before) / max(now - then, 1e-3)
