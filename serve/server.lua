@@ -30,7 +30,8 @@ end
 
 -- keys  the hashes of n titles; then, unless kept is '0': the updates stream, the meta hash
 -- args  n, length of the keys' prefix, kept (entries in the stream), epoch, last seq written, seq,
---       step, bytes of a vector, all vectors one after the other, n times, n names ('' for none)
+--       step, bytes of a vector, all vectors one after the other, all times with a space between,
+--       all names with a zero byte after each ('' leaves the one that stands) or '' for no names
 -- Returns the positions (from 1) of the titles that have a newer seq, and were left as they are.
 local function put(keys, args)
   local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
@@ -43,8 +44,9 @@ local function put(keys, args)
     end
   end
   local stale = {}
+  local next_time, next_name = string.gmatch(args[10], '%d+'), string.gmatch(args[11], '([^%z]*)%z')
   for i = 1, n do
-    local key, time, name = keys[i], args[9 + i], args[9 + n + i]
+    local key, time, name = keys[i], next_time(), next_name() or ''
     local known = redis.call('HMGET', key, 'seq', 'gone')
     if known[1] and tonumber(known[1]) > new then
       stale[#stale + 1] = i
