@@ -14,6 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+_PUSH = 30.0  # weight of being pushed: the more, the wider apart are the groups
 _BLOCK = 1024  # rows whose cosines stand in memory at once
 
 
@@ -23,7 +24,7 @@ def plane(
     seed: int,
     neighbours: int = 12,
     pushes: int = 8,
-    rounds: int = 250,
+    rounds: int = 400,
 ) -> Floats:
     """Places on the plane, shape (T, 2), centred.
 
@@ -47,7 +48,7 @@ def plane(
         push = place[rows] - place[rng.integers(count, size=len(rows))]
         square = (push**2).sum(1, keepdims=True)
         push /= (0.05 + square) * (1.0 + square)
-        force = _sums(head, pull, count) / degree + _sums(rows, push, count) / pushes
+        force = _sums(head, pull, count) / degree + _PUSH * _sums(rows, push, count) / pushes
         length = np.linalg.norm(force, axis=1, keepdims=True)
         force *= np.minimum(1.0, 1.0 / np.maximum(length, 1e-12))
         place += (2.0 * (1.0 - done / rounds) * force).astype(np.float32)

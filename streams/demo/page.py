@@ -42,7 +42,9 @@ def build_page(result: DemoResult, report: Mapping[str, Any]) -> str:
             "Freshness",
             "From the moment an event was appended to Kafka to the moment its embedding was read "
             "back from Redis, by a process of its own. Every event is a sample; a co-play counts "
-            "once <em>both</em> its titles show it.",
+            "once <em>both</em> its titles show it. Of co-plays the lines are p50 and p99 of each "
+            "moment; dashed is what all of a kind come to. Where it is shaded, a training cycle "
+            "ran.",
             _picture(
                 "Seconds from append to visible over the time of the stream, by kind of event.",
                 {name: pictures.freshness(result, w) for name, w in pictures.WIDTHS.items()},
@@ -52,7 +54,8 @@ def build_page(result: DemoResult, report: Mapping[str, Any]) -> str:
             "Do live embeddings predict better?",
             "Each play is predicted from the one before it, and only then streamed: all titles are "
             "ranked, and a hit is a play among the first 20. <em>Frozen</em> embeddings are those "
-            "that stood when the stream began, <em>live</em> ones are what Redis held just then.",
+            "that stood when the stream began, <em>live</em> ones are what Redis held just then. "
+            "Bands and bars are 95 % intervals, for which users are drawn anew.",
             _picture(
                 "Recall at 20 of frozen and of live embeddings over the stream.",
                 {name: pictures.recall(result, w) for name, w in pictures.WIDTHS.items()},
@@ -90,7 +93,9 @@ def build_page(result: DemoResult, report: Mapping[str, Any]) -> str:
         _section(
             "Training cycles",
             "The weights are fine-tuned while events come in. A gate holds new weights against "
-            "co-plays that were kept back, and against drift; those that fail are dropped.",
+            "co-plays that were kept back, and against drift (the mean cosine of new vectors to "
+            "those before); those that fail are dropped. Recall@20 is that of the co-plays kept "
+            "back, before and after.",
             _cycles_table(result.cycles),
         ),
         _section("This run", "", _facts(result, report)),
@@ -138,7 +143,7 @@ def _freshness_tile(freshness: Mapping[str, Any], kind: str) -> str:
     label = {"catalog": "New title visible after", "coplay": "Co-play visible after"}[kind]
     goals = {name: goal for (of, name), goal in GOALS_S.items() if of == kind}
     met = all(found[name] is not None and found[name] < goal for name, goal in goals.items())
-    words = ", ".join(f"{name} < {goal:g} s" for name, goal in goals.items())
+    words = ", ".join(f"{name}\u00a0<\u00a0{goal:g}\u00a0s" for name, goal in goals.items())
     return _tile(
         label,
         _seconds(found["p50"]),
@@ -287,8 +292,7 @@ def _cycles_table(cycles: Sequence[Cycle]) -> str:
         )
         for cycle in cycles[:_MOST_CYCLES]
     ]
-    head = ["began", "gate", "fresh pairs", "steps", "loss", "cosine to before"]
-    head += ["recall@20 before", "after", "seconds"]
+    head = ["began", "gate", "pairs", "steps", "loss", "cosine", "recall@20", "after", "took, s"]
     more = len(cycles) - _MOST_CYCLES
     rest = f"<p>And {more} more.</p>" if more > 0 else ""
     return _table(head, rows, words=2) + rest

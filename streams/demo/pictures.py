@@ -64,7 +64,7 @@ def freshness(result: DemoResult, width: int) -> str:
     """Seconds from append to visible, over the time of the append, a panel a kind."""
     samples, start = result.samples, result.stream_start_ms
     with _figure(width, 430, f"freshness-{width}") as (figure, finish):
-        panels = figure.subplots(2, 1, sharex=True)
+        panels = figure.subplots(2, 1, sharex=True, sharey=True)
         for panel, kind in zip(panels, KINDS, strict=True):
             of_kind = samples[samples["kind"] == KINDS.index(kind)]
             at_s = (of_kind["append_ms"] - start) / 1000
@@ -75,9 +75,10 @@ def freshness(result: DemoResult, width: int) -> str:
                 panel.scatter(at_s, seconds, s=9, color=INKS[kind], linewidths=0, alpha=0.75)
             elif len(seconds):
                 _bands(panel, at_s, seconds, INKS[kind])
-            _seconds_axis(panel, seconds)
             _levels(panel, seconds, INKS[kind])
-        panels[1].set_xlabel("seconds since the stream began; shaded: a training cycle runs")
+            panel.grid(axis="y")
+        _seconds_axis(panels[0], samples["seconds"].astype(float))
+        panels[1].set_xlabel("seconds since the stream began")
         panels[1].set_xlim(left=0)
         return finish()
 
@@ -114,7 +115,7 @@ def recall(result: DemoResult, width: int) -> str:
         )
         bottom.set_title("Live minus frozen, on the same plays")
         bottom.grid(axis="y")
-        bottom.set_xlabel("thousand plays predicted; bands and bars: 95 % intervals, by user")
+        bottom.set_xlabel("thousand plays predicted")
         return finish()
 
 
@@ -132,7 +133,15 @@ def map_of_titles(titles: Titles, places: Floats, width: int) -> str:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.axis("off")
         old_x, old_y = places[~new].T
-        axes.scatter(old_x, old_y, s=3.5, color=_OLD, linewidths=0, alpha=0.6, rasterized=True)
+        axes.scatter(
+            old_x,
+            old_y,
+            s=5 if width > 500 else 3,
+            color=_OLD,
+            linewidths=0,
+            alpha=0.6,
+            rasterized=True,
+        )
         new_x, new_y = places[new].T
         axes.scatter(new_x, new_y, s=20, color=INKS["catalog"], linewidths=0)
         if not len(places):
@@ -196,7 +205,7 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _short(name: str, longest: int = 26) -> str:
+def _short(name: str, longest: int = 32) -> str:
     name = " ".join(name.split())
     return name if len(name) <= longest else name[: longest - 1].rstrip() + "…"
 
@@ -237,7 +246,6 @@ def _seconds_axis(panel: Axes, seconds: npt.NDArray[np.floating]) -> None:
     panel.yaxis.set_major_locator(FixedLocator([0.001, 0.01, 0.1, 1, 10, 100, 1000]))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_words(value)))
-    panel.grid(axis="y")
 
 
 def _levels(panel: Axes, seconds: npt.NDArray[np.floating], ink: str) -> None:
@@ -263,7 +271,7 @@ def in_words(seconds: float) -> str:
     """'80 ms', '1.2 s': two figures are enough."""
     if seconds < 0.9995:
         return f"{float(f'{seconds * 1000:.2g}'):g} ms"
-    return f"{float(f'{seconds:.2g}'):g} s"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def _series(found: Sequence[dict[str, Any]], arm: str, name: str) -> npt.NDArray[np.float64]:
