@@ -78,7 +78,7 @@ def _first_above(builder: Any, reachable: Any, mass: Any) -> Any:
     return builder.select(none, builder.sub(_I32(31), leading), first)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Bits k where `array[index + k] == value`, for k in 0..15; int32 array."""
 
@@ -90,7 +90,7 @@ def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int32(array, types.int64, types.int32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Bits k where `array[index + k] == value`, for k in 0..15; uint16 array."""
 
@@ -103,7 +103,7 @@ def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int32(array, types.int64, types.int32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
     """Sum of `array[index : index + count]`, count <= 16; float32, always in the same order."""
 
@@ -117,7 +117,7 @@ def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
     return types.float32(array, types.int64, types.int32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def scan16(_: Any, array: Any, index: Any, count: Any, out: Any) -> Any:
     """Write prefix sums of `array[index : index + count]` to `out[0:16]`, and return their total.
 
@@ -135,7 +135,7 @@ def scan16(_: Any, array: Any, index: Any, count: Any, out: Any) -> Any:
     return types.float32(array, types.int64, types.int32, out), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def find16(_: Any, scanned: Any, mass: Any) -> Any:
     """The lane in which `mass` falls, in what `scan16` wrote; -1 where all weights are 0."""
 
@@ -147,7 +147,7 @@ def find16(_: Any, scanned: Any, mass: Any) -> Any:
     return types.int32(scanned, types.float32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
     """A lane drawn in proportion to `array[index : index + count]`; -1 where all are 0.
 
@@ -163,7 +163,7 @@ def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
     return types.int32(array, types.int64, types.int32, types.float32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def lowest(_: Any, mask: Any) -> Any:
     """Number of the lowest bit set in `mask`, which is not 0."""
 
@@ -175,7 +175,7 @@ def lowest(_: Any, mask: Any) -> Any:
     return types.int32(types.int32), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def prefetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of `array[index]`; any index is harmless."""
 
@@ -183,14 +183,15 @@ def prefetch(_: Any, array: Any, index: Any) -> Any:
         byte = ir.IntType(8)
         at = _address(context, builder, signature.args[0], args[0], args[1], byte)
         kind = ir.FunctionType(ir.VoidType(), [at.type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        insert: Any = cgutils.get_or_insert_function
+        function = insert(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [at, _I32(0), _I32(3), _I32(1)])  # read, keep close, data
         return context.get_dummy_value()
 
     return types.void(array, types.int64), code
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def fetch_add(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to `array[index]` (int64) in one indivisible step, and return what stood there."""
 
@@ -199,5 +200,3 @@ def fetch_add(_: Any, array: Any, index: Any, value: Any) -> Any:
         return builder.atomic_rmw("add", at, args[2], "monotonic")
 
     return types.int64(array, types.int64, types.int64), code
-
-
