@@ -116,4 +116,4 @@ class SemanticConv(nn.Module):
 
     def _split(self, x_ND: Tensor) -> Tensor:
         """(N, D) to (H, N, K)."""
-        return x_ND.view(x_ND.shape[0], self.heads, -1).transpose(0, 1)
+        return x_ND.view(len(x_ND), self.heads, x_ND.shape[1] // self.heads).transpose(0, 1)

@@ -1,14 +1,17 @@
-"""The loss of link prediction: a sampled softmax that estimates the full one.
+"""The loss of link prediction: a softmax over all titles, or an estimate of it from a sample.
 
-For a pair i -> j the model's probability is exp(s_ij) / sum_k exp(s_ik) over all titles k but i.
-The sum is estimated from negatives k drawn with replacement from q, each weighted by
-1 / (n q_k): the logQ correction. A draw that hits j or i is masked. Half of the draws even, half
-by popularity: even ones alone hardly ever meet a rival of a popular title.
+For a title i and one played with it, t, the model's probability is exp(s_it) / Z_i, where Z_i sums
+exp(s_ik) over all titles k but i. A step takes some sources i with several targets each, since Z_i
+is the dear part and is shared by them. Where the titles are few, Z_i is exact. Else its targets
+enter as they are and the rest is estimated from *candidates* k, each weighted by 1 / (expected
+number of its draws): the logQ correction. Half of the draws are even, half by popularity: even ones
+alone hardly ever meet a rival of a popular title. A candidate that is a target of i, or i, is
+masked.
 
 Source of the correction: Y. Bengio, J.-S. Senecal, "Adaptive Importance Sampling to Accelerate
 Training of a Neural Probabilistic Language Model", IEEE Trans. Neural Networks 19(4), 2008.
 
-Shape suffixes: B pairs, K negatives, T titles, D width.
+Shape suffixes: S sources, M targets of each, K candidates, T titles, D width.
 """
 
 from dataclasses import dataclass
@@ -19,25 +22,26 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
-class Negatives:
-    """Titles drawn against a batch.
+class Candidates:
+    """Titles that stand for all in the sum.
 
     Attributes:
-        title_K: local titles, shape (K,), int64.
-        log_q_K: logarithm of the number of times that each was to be expected, shape (K,).
+        title_K: local titles, ascending, without repeats, shape (K,), int64.
+        log_weight_K: logarithm of how many titles each stands for, shape (K,).
     """
 
     title_K: Tensor
-    log_q_K: Tensor
+    log_weight_K: Tensor
 
 
-class NegativeSampler:
-    """Draws of titles from an even and a popularity-weighted part.
+class CandidateSampler:
+    """Draws of titles, from an even and a popularity-weighted part.
 
     Args:
         popularity_T: >= 0, shape (T,); where it sums to 0 all draws are even.
         uniform: even draws.
-        popular: draws by popularity.
+        popular: draws by popularity. Where the draws are no fewer than the titles, all titles are
+            taken and nothing is drawn.
     """
 
     def __init__(self, popularity_T: Tensor, *, uniform: int, popular: int) -> None:
@@ -46,39 +50,53 @@ class NegativeSampler:
         if float(total) <= 0:
             uniform, popular = uniform + popular, 0
         self.titles, self.uniform, self.popular = titles, uniform, popular
+        self.exact = uniform + popular >= titles
         expected_T = torch.full_like(popularity_T, uniform / max(titles, 1))
         if popular:
             expected_T = expected_T + popular * popularity_T / total
         self.log_expected_T = torch.log(expected_T)
         self.cumulative_T = torch.cumsum(popularity_T.double(), 0)
 
-    def draw(self, generator: torch.Generator) -> Negatives:
-        even = torch.randint(self.titles, (self.uniform,), generator=generator)
-        if not self.popular:
-            return Negatives(even, self.log_expected_T[even])
-        u = torch.rand(self.popular, generator=generator, dtype=torch.float64)
-        hit = torch.searchsorted(self.cumulative_T, u * self.cumulative_T[-1], right=True)
-        title_K = torch.cat([even, hit.clamp(max=self.titles - 1)])
-        return Negatives(title_K, self.log_expected_T[title_K])
+    def draw(self, generator: torch.Generator) -> Candidates:
+        if self.exact:
+            all_T = torch.arange(self.titles)
+            return Candidates(all_T, torch.zeros(self.titles))
+        drawn = torch.randint(self.titles, (self.uniform,), generator=generator)
+        if self.popular:
+            u = torch.rand(self.popular, generator=generator, dtype=torch.float64)
+            hit = torch.searchsorted(self.cumulative_T, u * self.cumulative_T[-1], right=True)
+            drawn = torch.cat([drawn, hit.clamp(max=self.titles - 1)])
+        title_K, count_K = torch.unique(drawn, return_counts=True)
+        return Candidates(title_K, torch.log(count_K) - self.log_expected_T[title_K])
 
 
-def sampled_softmax(z_TD: Tensor, from_B: Tensor, to_B: Tensor, negatives: Negatives) -> Tensor:
-    """Mean of -log P(to | from) over the batch, estimated; a scalar.
+def sampled_softmax(
+    z_TD: Tensor, source_S: Tensor, target_SM: Tensor, candidates: Candidates
+) -> Tensor:
+    """Mean of -log P(target | source), estimated; a scalar.
 
     Args:
         z_TD: vectors of all local titles.
-        from_B, to_B: local titles of each pair, int64.
+        source_S: local titles, int64.
+        target_SM: local titles that were played with each source, int64, repeats allowed.
     """
-    source_BD = z_TD.index_select(0, from_B)
-    target_BD = z_TD.index_select(0, to_B)
-    negative_KD = z_TD.index_select(0, negatives.title_K)
-    hit_B = (source_BD * target_BD).sum(1)
-    miss_BK = torch.addmm(-negatives.log_q_K, source_BD, negative_KD.T)
-    title_K = negatives.title_K
-    same_BK = (title_K == to_B[:, None]) | (title_K == from_B[:, None])
-    miss_BK = miss_BK.masked_fill(same_BK, -torch.inf)
-    logit_BL = torch.cat([hit_B.unsqueeze(1), miss_BK], 1)
-    return F.cross_entropy(logit_BL, to_B.new_zeros(len(to_B)))
+    source_SD = z_TD.index_select(0, source_S)
+    title_K = candidates.title_K
+    rest_SK = torch.addmm(candidates.log_weight_K, source_SD, z_TD.index_select(0, title_K).T)
+    known_SM = torch.sort(target_SM, dim=1).values
+    target_SMD = z_TD.index_select(0, known_SM.flatten()).view(*known_SM.shape, -1)
+    hit_SM = torch.einsum("sd,smd->sm", source_SD, target_SMD)
+    # Out of the estimated rest: the source itself, and all that enters as a target.
+    out_SL = torch.cat([source_S.unsqueeze(1), known_SM], 1)
+    at_SL = torch.searchsorted(title_K, out_SL).clamp(max=len(title_K) - 1)
+    there_SL = title_K[at_SL] == out_SL
+    mask_SK = torch.zeros(rest_SK.shape)
+    mask_SK.scatter_add_(1, at_SL, there_SL.float())
+    rest_SK = rest_SK.masked_fill(mask_SK > 0, -torch.inf)
+    repeat_SM = torch.zeros_like(known_SM, dtype=torch.bool)
+    repeat_SM[:, 1:] = known_SM[:, 1:] == known_SM[:, :-1]
+    logit_SL = torch.cat([hit_SM.masked_fill(repeat_SM, -torch.inf), rest_SK], 1)
+    return (torch.logsumexp(logit_SL, 1) - hit_SM.mean(1)).mean()
 
 
 def distillation(z_TD: Tensor, old_TD: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from model.batch import GraphBatch
 from model.inference import Embedder
-from model.pairs import Anchor, Pairs, negatives_for, training_loss
+from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
 from model.positives import Positives
 from model.quality import ranks, recall_at_k, reciprocal_rank
 from model.reservoir import Reservoir
@@ -34,6 +34,7 @@ from model.semantic_gnn import Moved, SemanticGNN, take_rows
 from model.settings import MicroConfig, ModelConfig
 from partition.hasp import HaspSubgraph
 from partition.mincut import Partition, coplay_edges, cut_edges
+from partition.neighbourhood import strength
 from partition.sampler import sample_subgraph
 from store.graph import DynamicGraph
 
@@ -136,6 +137,7 @@ class MicroTrainer:
         with lock:
             moved = student.bind(graph)
             subgraph = self._sample(graph, train)
+            outside = _outside(graph, subgraph, published)
         clock("sample")
         fresh_pairs = Pairs.inside(subgraph, train)
         old_pairs = Pairs.inside(subgraph, self.reservoir.pairs)
@@ -144,7 +146,7 @@ class MicroTrainer:
         if not sources or not self.config.steps:
             return CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
         moments = _move(self.moments, student, moved)
-        losses, moments = self._train(student, subgraph, sources, published, moments, stop)
+        losses, moments = self._train(student, subgraph, sources, published, outside, moments, stop)
         clock("train")
         embedder = Embedder(student)
         if all(bool(torch.isfinite(one).all()) for one in student.parameters()):
@@ -196,13 +198,13 @@ class MicroTrainer:
 
     def _mix(self, fresh: Pairs, old: Pairs) -> list[tuple[Pairs, int]]:
         """Fresh and replayed pairs in their ratio; where one kind is missing, all of the other."""
-        batch = self.config.loss.batch
-        replay = round(batch * self.config.replay)
+        sources = self.config.loss.sources
+        replay = round(sources * self.config.replay)
         if not len(fresh):
-            replay = batch
+            replay = sources
         elif not len(old):
             replay = 0
-        mix = [(fresh, batch - replay), (old, replay)]
+        mix = [(fresh, sources - replay), (old, replay)]
         return [(pairs, count) for pairs, count in mix if count and len(pairs)]
 
     def _train(
@@ -211,12 +213,13 @@ class MicroTrainer:
         subgraph: HaspSubgraph,
         sources: list[tuple[Pairs, int]],
         published: Float32s,
+        outside: Outside | None,
         moments: dict[str, dict[str, Tensor]],
         stop: Callable[[], bool],
     ) -> tuple[list[float], dict[str, dict[str, Tensor]]]:
         config = self.config
         batch = GraphBatch.of(subgraph)
-        negatives = negatives_for(batch, config.loss)
+        candidates = candidates_for(batch, config.loss, outside)
         anchor = _anchor(subgraph, published, config.distillation)
         named = dict(student.named_parameters())
         rows = student.row_parameters()
@@ -236,7 +239,14 @@ class MicroTrainer:
                 if stop():
                     break
                 loss = training_loss(
-                    student, batch, sources, negatives, config.loss, self.generator, anchor
+                    student,
+                    batch,
+                    sources,
+                    candidates,
+                    config.loss,
+                    self.generator,
+                    anchor=anchor,
+                    outside=outside,
                 )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -303,6 +313,19 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = now - self.at
         self.at = now
+
+
+def _outside(graph: DynamicGraph, subgraph: HaspSubgraph, published: Float32s) -> Outside | None:
+    """Titles that have a published vector and are not in the subgraph."""
+    live = graph.ids["title"].live_ids()
+    others = np.setdiff1d(live[live < len(published)], subgraph.titles).astype(np.int32)
+    others = others[np.abs(published[others]).sum(1) > 0]
+    if not len(others):
+        return None
+    return Outside(
+        torch.from_numpy(published[others]),
+        torch.log1p(torch.from_numpy(strength(graph, others))),
+    )
 
 
 def _anchor(subgraph: HaspSubgraph, published: Float32s, weight: float) -> Anchor:

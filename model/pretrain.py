@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from model.batch import GraphBatch
-from model.pairs import Pairs, negatives_for, training_loss
+from model.pairs import Outside, Pairs, candidates_for, training_loss
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN, dense_names
@@ -27,6 +28,7 @@ from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import cut
 from store.graph import DynamicGraph
 
+OUTSIDE_EVERY = 5  # rounds over the parts between two looks at the vectors of the others
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -164,7 +166,7 @@ def _train(
         pairs = Pairs.inside(part, positives)
         if len(pairs):
             batch = GraphBatch.of(part)
-            work.append((batch, pairs, negatives_for(batch, config.loss)))
+            work.append((batch, pairs))
     if not work or not config.steps:
         return math.nan
     optimizer = torch.optim.AdamW(
@@ -176,9 +178,18 @@ def _train(
     model.train()
     losses: list[float] = []
     for step in range(config.steps):
-        batch, pairs, negatives = work[step % len(work)]
+        batch, pairs = work[step % len(work)]
+        if len(work) > 1 and step % (OUTSIDE_EVERY * len(work)) == 0:
+            last = _last_vectors(model, [one for one, _ in work])
+        outside = last.others(batch.titles) if len(work) > 1 else None
         loss = training_loss(
-            model, batch, [(pairs, config.loss.batch)], negatives, config.loss, generator
+            model,
+            batch,
+            [(pairs, config.loss.sources)],
+            candidates_for(batch, config.loss, outside),
+            config.loss,
+            generator,
+            outside=outside,
         )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -194,6 +205,29 @@ def _train(
         if len(figures) > 1 or step % 10 == 0 or step == config.steps - 1:
             progress("gnn", step + 1, config.steps, figures)
     return float(np.mean(losses[-max(len(losses) // 10, 1) :]))
+
+
+@dataclass(frozen=True, slots=True)
+class _LastVectors:
+    """Vectors of all parts' titles, as they were a few rounds ago."""
+
+    titles: Tensor
+    outside: Outside
+
+    def others(self, titles: Tensor) -> Outside:
+        keep = ~torch.isin(self.titles, titles)
+        return Outside(self.outside.vectors[keep], self.outside.strength[keep])
+
+
+def _last_vectors(model: SemanticGNN, parts: list[GraphBatch]) -> _LastVectors:
+    with torch.no_grad():
+        model.eval()
+        vectors = torch.cat([model(part) for part in parts])
+        model.train()
+    return _LastVectors(
+        torch.cat([part.titles for part in parts]),
+        Outside(vectors, torch.cat([part.strength for part in parts])),
+    )
 
 
 def _check(graph: DynamicGraph, positives: Positives) -> None:

@@ -41,19 +41,22 @@ class LossConfig:
     """Sampled softmax over co-plays, and what is hidden from the model in training.
 
     Attributes:
-        batch: pairs in a step.
-        uniform_negatives: titles drawn evenly, shared by the batch.
-        popular_negatives: titles drawn by how often they are co-played.
+        sources: titles in a step that others are predicted from.
+        targets: co-plays drawn for each of them.
+        uniform_candidates: titles drawn evenly to stand for all, shared by the step.
+        popular_candidates: likewise, by how often they are co-played. No more titles than both
+            together: the softmax is exact.
         hide_title: share of titles that a step shows as if nobody had played them, so that the
             model learns to place a title by its concepts.
         drop_edges: share of all edges left out of a step.
     """
 
-    batch: int = 4096
-    uniform_negatives: int = 384
-    popular_negatives: int = 384
+    sources: int = 384
+    targets: int = 16
+    uniform_candidates: int = 2048
+    popular_candidates: int = 2048
     hide_title: float = 0.15
-    drop_edges: float = 0.3
+    drop_edges: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +71,22 @@ class PretrainConfig:
         steps: gradient steps of step 2, over all parts in turn.
         lr: peak learning rate of step 2 (AdamW, one cycle).
         weight_decay: of step 2.
-        parts: HASP parts; a step sees one.
+        parts: HASP parts; a step sees one. More than fit in memory needs cost quality: titles of
+            two parts never stand against each other.
         validation: share of the newest positives held back to measure on, at most
             `validation_rows` of them.
         validation_rows: see above.
         validate_every: steps between two measurements; 0: only at the end.
     """
 
-    transe_steps: int = 400
+    transe_steps: int = 300
     transe_batch: int = 8192
     transe_lr: float = 0.02
     margin: float = 1.0
-    steps: int = 500
-    lr: float = 5e-3
+    steps: int = 350
+    lr: float = 1e-2
     weight_decay: float = 1e-3
-    parts: int = 2
+    parts: int = 1
     validation: float = 0.02
     validation_rows: int = 4000
     validate_every: int = 0
@@ -128,4 +132,4 @@ class MicroConfig:
     max_loss_of_recall: float = 0.1
     min_cosine: float = 0.9
     max_norm_ratio: float = 1.5
-    loss: LossConfig = LossConfig(batch=2048)
+    loss: LossConfig = LossConfig()

@@ -1,0 +1,60 @@
+import math
+
+import pytest
+import torch
+
+from model.losses import Candidates, CandidateSampler, distillation, sampled_softmax
+
+
+def everyone(titles):
+    return Candidates(torch.arange(titles), torch.zeros(titles))
+
+
+def test_with_all_titles_as_candidates_the_softmax_is_exact():
+    torch.manual_seed(0)
+    z = torch.randn(7, 4)
+    source, target = torch.tensor([2, 5]), torch.tensor([[1, 1, 3], [6, 0, 2]])
+
+    loss = sampled_softmax(z, source, target, everyone(7))
+
+    score = z @ z.T
+    score.fill_diagonal_(-math.inf)
+    log_p = torch.log_softmax(score, 1)
+    want = -torch.stack([log_p[i, t] for i, row in zip(source, target, strict=True) for t in row])
+    torch.testing.assert_close(loss, want.mean())
+
+
+def test_the_estimated_sum_is_right_on_average():
+    torch.manual_seed(0)
+    z = 0.5 * torch.randn(60, 4)
+    source, target = torch.arange(5), torch.arange(5, 15).view(5, 2)
+    sampler = CandidateSampler(torch.rand(60) * 10, uniform=15, popular=15)
+    generator = torch.Generator().manual_seed(1)
+
+    losses = [sampled_softmax(z, source, target, sampler.draw(generator)) for _ in range(400)]
+
+    exact = sampled_softmax(z, source, target, everyone(60))
+    assert float(torch.stack(losses).mean()) == pytest.approx(float(exact), abs=0.02)
+
+
+def test_few_titles_are_all_taken():
+    sampler = CandidateSampler(torch.zeros(5), uniform=3, popular=3)
+
+    drawn = sampler.draw(torch.Generator())
+
+    assert drawn.title_K.tolist() == [0, 1, 2, 3, 4]
+    assert not drawn.log_weight_K.any()
+
+
+def test_without_any_popularity_all_draws_are_even():
+    sampler = CandidateSampler(torch.zeros(50), uniform=5, popular=5)
+
+    drawn = sampler.draw(torch.Generator().manual_seed(0))
+
+    assert torch.isfinite(drawn.log_weight_K).all()
+
+
+def test_distillation_is_nothing_where_nothing_moved():
+    z = torch.randn(3, 4)
+
+    assert float(distillation(2 * z, z)) == pytest.approx(0.0, abs=1e-6)
