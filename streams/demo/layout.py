@@ -35,9 +35,9 @@ def plane(
     """
     count = len(vectors_TD)
     unit = vectors_TD / np.maximum(np.linalg.norm(vectors_TD, axis=1, keepdims=True), 1e-12)
-    place = _principal(unit)
     if count < 3:
-        return place
+        return np.stack([np.arange(count), np.zeros(count)], 1).astype(np.float32)
+    place = _principal(unit)
     head, tail = _edges(unit, min(neighbours, count - 1))
     degree = np.maximum(np.bincount(head, minlength=count), 1)[:, None]
     rng = np.random.default_rng(seed)

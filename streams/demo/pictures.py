@@ -165,7 +165,7 @@ def _name_titles(
 ) -> None:
     """Name the most played titles of either kind whose names have room.
 
-    The ids of the SVG's groups tell the page's style sheet which words need a rim of its paper.
+    Words over points are of the class `rim`, to which the page's style sheet gives one of paper.
     """
     new = titles.new[rows]
     where = axes.transAxes.inverted().transform(axes.transData.transform(places)) * size
@@ -193,7 +193,7 @@ def _name_titles(
                 color=ink,
                 fontsize=10,
             )
-            label.set_gid(f"rim-{len(boxes)}")
+            label.set_gid("rim")
             at_x, at_y = places[row].tolist()
             axes.scatter(at_x, at_y, s=26, facecolors="none", edgecolors=ink, linewidths=1.2)
             left -= 1
@@ -254,7 +254,7 @@ def _levels(panel: Axes, seconds: npt.NDArray[np.floating], ink: str) -> None:
         panel.text(0.5, 0.5, "no samples", transform=panel.transAxes, ha="center", va="center")
         return
     p50, p99 = np.percentile(seconds, (50, 99))
-    for number, (name, value) in enumerate((("p50", p50), ("p99", p99))):
+    for name, value in (("p50", p50), ("p99", p99)):
         panel.axhline(value, color=ink, linewidth=1, linestyle=(0, (4, 3)))
         label = panel.annotate(
             f"{name} {in_words(value)}",
@@ -264,7 +264,7 @@ def _levels(panel: Axes, seconds: npt.NDArray[np.floating], ink: str) -> None:
             textcoords="offset points",
             ha="right",
         )
-        label.set_gid(f"rim-level-{number}")
+        label.set_gid("rim")
 
 
 def in_words(seconds: float) -> str:
@@ -310,13 +310,13 @@ def _figure(width: int, height: int, salt: str) -> Iterator[tuple[Figure, Callab
         def finish() -> str:
             raw = io.StringIO()
             figure.savefig(raw, format="svg", transparent=True, dpi=200, metadata={"Date": None})
-            return _for_the_page(raw.getvalue(), salt)
+            return _for_the_page(raw.getvalue())
 
         yield figure, finish
 
 
-def _for_the_page(svg: str, salt: str) -> str:
-    """Without its prologue and size, with variables for inks, and with ids of its own."""
+def _for_the_page(svg: str) -> str:
+    """Without its prologue, its size and needless ids, and with variables for inks."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     head, _, body = svg.partition(">")
@@ -325,5 +325,6 @@ def _for_the_page(svg: str, salt: str) -> str:
     svg = f'{head} aria-hidden="true">{body}'
     for name, ink in INKS.items():
         svg = svg.replace(ink, f"var(--{name})")
-    # Two pictures have an `axes_1` each; the clip paths' ids are told apart by the salt already.
-    return re.sub(r' id="(?!rim-)([a-z]+_[\w.-]+)"', rf' id="{salt}-\1"', svg)
+    # Two pictures would have an `axes_1` each; ids that are referred to are told apart by the salt.
+    svg = re.sub(r'<g id="rim[^"]*"', '<g class="rim"', svg)
+    return re.sub(r'<g id="[^"]*"', "<g", svg)
