@@ -105,7 +105,7 @@ class MicroConfig:
         replay: share of a step's pairs that is drawn from the past.
         reservoir: pairs of the past that are kept.
         distillation: weight of the pull to the last published vectors.
-        parts: HASP parts; a cycle trains on one.
+        parts: HASP parts; a cycle trains on one. As with pretraining, no more than memory needs.
         recut_every: cycles between two cuts.
         fanout: weighted draws of co-play neighbours a seed, by hop.
         max_titles: titles in a cycle's subgraph.
@@ -123,7 +123,7 @@ class MicroConfig:
     replay: float = 0.5
     reservoir: int = 200_000
     distillation: float = 5.0
-    parts: int = 2
+    parts: int = 1
     recut_every: int = 20
     fanout: tuple[int, ...] = (10,)
     max_titles: int = 20_000
