@@ -23,6 +23,8 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+Client = Redis  # for signatures outside of this package, which alone knows the library
+
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
