@@ -17,6 +17,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from serve import spaces, vectors
+from serve.changed import LastSent
 from serve.connection import SpaceLost, address_of, call_all, call_many, translate
 from serve.script import Command, ServerScript, is_missing
 
@@ -28,10 +29,14 @@ MARK_S = 7 * 86_400  # how long a retired title's mark keeps late writes out
 
 @dataclass(frozen=True, slots=True)
 class PublishReport:
-    """What became of a batch: `written` + `stale` titles; a stale one stands with a newer seq."""
+    """What became of a batch: the three numbers add up to its titles.
+
+    stale: stand with a newer seq. unchanged: were not sent, being within epsilon of what stands.
+    """
 
     written: int
     stale: int
+    unchanged: int = 0
 
 
 class Publisher:
@@ -42,6 +47,8 @@ class Publisher:
         space: the id of the space; `create_space` makes it.
         updates_kept: about how many entries the updates stream keeps.
         mark_s: seconds for which a retired title cannot be written with an older seq.
+        epsilon: a vector is sent once it is so far from the one that stands, as a share of that
+            one's length; 0: always.
     """
 
     def __init__(
@@ -51,7 +58,10 @@ class Publisher:
         *,
         updates_kept: int = UPDATES_KEPT,
         mark_s: int = MARK_S,
+        epsilon: float = 0.0,
     ) -> None:
+        if not 0 <= epsilon < 1:
+            raise ValueError(f"epsilon {epsilon}: use 0 (send always) up to 1")
         self.space = vectors.check_space(space)
         self._client = client
         self._where = address_of(client)
@@ -60,6 +70,8 @@ class Publisher:
         self._own_keys = [vectors.updates_key(space), vectors.meta_key(space)]
         self._updates_kept = updates_kept
         self._mark_s = mark_s
+        self._epsilon = epsilon
+        self._sent: LastSent | None = None
         self._epoch: str | None = None
         self._dim = 0
         self._last_seq = 0  # the highest that we know to be written
@@ -81,6 +93,7 @@ class Publisher:
         """
         space = spaces.create(self._client, self.space, dim=dim, step=step, relations=relations)
         self._epoch, self._dim, self._last_seq = space.epoch, space.dim, space.seq
+        self._sent = LastSent(space.dim, self._epsilon) if self._epsilon else None
         return space.filled_ms > 0
 
     def publish(
@@ -92,6 +105,7 @@ class Publisher:
         step: int,
         time_ms: npt.NDArray[np.int64],
         names: Sequence[str | None] | None = None,
+        everything: bool = False,
     ) -> PublishReport:
         """Write one title a row.
 
@@ -102,6 +116,7 @@ class Publisher:
             step: training step of the weights that made the vectors.
             time_ms: newest event that each has seen, shape (N,), milliseconds.
             names: N names for the eye; None leaves the one that stands.
+            everything: send what has not changed by epsilon, too: for a full refresh.
 
         Raises:
             ValueError: shapes that differ, a vector that is not finite, a title that is too long.
@@ -109,9 +124,18 @@ class Publisher:
             SpaceLost: the space is not what we left. Nothing of the failing chunk was written.
             RedisFailed: Redis failed for good. Some chunks may have been written.
         """
-        epoch = self._check(titles, matrix, seq, step, np.asarray(time_ms), names)
-        times = [str(time) for time in np.asarray(time_ms).tolist()]
+        time_ms = np.asarray(time_ms)
+        epoch = self._check(titles, matrix, seq, step, time_ms, names)
         keys = self._keys(titles)
+        offered = len(titles)
+        if self._sent is not None:
+            if not everything:
+                rows = np.flatnonzero(self._sent.differs(titles, matrix, names)).tolist()
+                titles, keys = [titles[row] for row in rows], [keys[row] for row in rows]
+                names = None if names is None else [names[row] for row in rows]
+                matrix, time_ms = matrix[rows], time_ms[rows]
+            self._sent.forget(titles)  # until we know what became of them
+        times = [str(time) for time in time_ms.tolist()]
         blob = memoryview(vectors.encode(matrix))
         width = self._dim * vectors.DTYPE.itemsize
 
@@ -133,8 +157,12 @@ class Publisher:
                 )
 
         stale = self._run(commands())
-        self._last_seq = max(self._last_seq, seq) if keys else self._last_seq
-        return PublishReport(len(keys) - stale, stale)
+        if keys:
+            self._last_seq = max(self._last_seq, seq)
+        if self._sent is not None:
+            self._sent.remember(titles, matrix, names)
+            self._sent.forget([titles[row] for row in stale])
+        return PublishReport(len(keys) - len(stale), len(stale), offered - len(keys))
 
     def retire(self, titles: Sequence[str], *, seq: int, time_ms: int) -> PublishReport:
         """Take titles away; for `mark_s` seconds, a publish with an older seq is refused.
@@ -159,9 +187,12 @@ class Publisher:
                     [*self._head(len(part), epoch, seq), int(time_ms), self._mark_s],
                 )
 
+        if self._sent is not None:
+            self._sent.forget(titles)
         stale = self._run(commands())
-        self._last_seq = max(self._last_seq, seq) if keys else self._last_seq
-        return PublishReport(len(keys) - stale, stale)
+        if keys:
+            self._last_seq = max(self._last_seq, seq)
+        return PublishReport(len(keys) - len(stale), len(stale))
 
     def check(self) -> bool:
         """Whether all that we have published still stands there; one short call.
@@ -261,14 +292,19 @@ class Publisher:
             raise ValueError(f"seq {seq}: use 1 to {vectors.MAX_SEQ}")
         return self._epoch
 
-    def _run(self, commands: Iterator[Command]) -> int:
-        """Send calls, many at once, and return how many titles they left as they were."""
-        stale = 0
+    def _run(self, commands: Iterator[Command]) -> list[int]:
+        """Send calls, many at once, and return the rows of the titles that they left alone."""
+        answers: list[Any] = []
         while batch := list(itertools.islice(commands, IN_FLIGHT)):
-            stale += self._send(batch)
-        return stale
+            answers += self._send(batch)
+        return [
+            call * CHUNK + position - 1
+            for call, answer in enumerate(answers)
+            if isinstance(answer, list)
+            for position in answer
+        ]
 
-    def _send(self, commands: list[Command], *, again: bool = True) -> int:
+    def _send(self, commands: list[Command], *, again: bool = True) -> list[Any]:
         answers = call_many(self._client, commands)
         failed = [answer for answer in answers if isinstance(answer, RedisError)]
         if again and failed and all(is_missing(error) for error in failed):
@@ -276,7 +312,7 @@ class Publisher:
             return self._send(commands, again=False)
         if failed:
             raise self._explain(failed[0])
-        return sum(len(answer) for answer in answers if isinstance(answer, list))
+        return answers
 
     def _explain(self, error: RedisError) -> Exception:
         text = str(error)

@@ -339,3 +339,93 @@ def test_two_publishers_at_once_leave_no_stale_vector(
         writer.join()
 
     assert {value(redis_client, title) for title in titles} == {2 * rounds - 1}
+
+
+def test_a_vector_that_hardly_moved_is_not_sent_until_it_has(redis_client: Redis) -> None:
+    publisher = Publisher(redis_client, "main", epsilon=0.1)
+    publisher.create_space(DIM)
+    put(publisher, "a", 1.0, seq=1)
+
+    assert put(publisher, "a", 1.06, seq=2) == PublishReport(0, 0, 1)
+    assert put(publisher, "a", 1.12, seq=3) == PublishReport(1, 0, 0)  # small steps add up
+    assert value(redis_client, "a") == pytest.approx(1.12)
+
+    everything = publisher.publish(
+        ["a", "b"], rows(1.12, 1), seq=4, step=1, time_ms=times(2), everything=True
+    )
+    assert everything == PublishReport(2, 0, 0)
+
+
+def test_a_new_name_is_sent_though_the_vector_stands(redis_client: Redis) -> None:
+    publisher = Publisher(redis_client, "main", epsilon=0.1)
+    publisher.create_space(DIM)
+
+    for seq, (name, written) in enumerate((("A", 1), ("A", 0), (None, 0), ("B", 1)), start=1):
+        report = publisher.publish(["a"], rows(1), seq=seq, step=1, time_ms=times(1), names=[name])
+        assert (report.written, report.unchanged) == (written, 1 - written)
+
+    assert redis_client.hget("upwell:main:t:a", "name") == b"B"
+
+
+def test_after_a_flush_what_has_not_changed_is_sent_again(redis_client: Redis) -> None:
+    publisher = Publisher(redis_client, "main", epsilon=0.1)
+    publisher.create_space(DIM)
+    put(publisher, "a", 1.0, seq=1)
+    redis_client.flushall()
+
+    publisher.create_space(DIM)
+
+    assert put(publisher, "a", 1.0, seq=2).written == 1
+
+
+def test_an_epsilon_that_would_hold_everything_back_is_refused(redis_client: Redis) -> None:
+    with pytest.raises(ValueError, match="epsilon 1"):
+        Publisher(redis_client, "main", epsilon=1)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "other", "retire"]),
+            st.lists(st.sampled_from("abcd"), min_size=1, max_size=4, unique=True),
+            st.sampled_from([1.0, 1.04, 1.08, 1.2, -1.0, 0.0]),
+        ),
+        max_size=20,
+    )
+)
+def test_what_stands_is_always_within_epsilon_of_the_newest(
+    redis_server: RedisServer, steps: Sequence[tuple[str, list[str], float]]
+) -> None:
+    """A second publisher writes in between, with seqs that are sometimes too high for the first."""
+    client = connect(redis_server.url)
+    client.flushall()
+    publisher, other = Publisher(client, "main", epsilon=0.1), made(client)
+    publisher.create_space(DIM)
+    want: dict[str, tuple[int, float | None]] = {}
+
+    for turn, (kind, titles, number) in enumerate(steps, start=1):
+        seq = 2 * turn + (5 if kind == "other" else 0)
+        writer = other if kind == "other" else publisher
+        if kind == "retire":
+            publisher.retire(titles, seq=seq, time_ms=1)
+        else:
+            matrix = rows(*[number] * len(titles))
+            report = writer.publish(titles, matrix, seq=seq, step=1, time_ms=times(len(titles)))
+            assert report.written + report.stale + report.unchanged == len(titles)
+        for title in titles:
+            if seq > want.get(title, (0, None))[0] and kind != "other":
+                want[title] = seq, None if kind == "retire" else number
+        if kind == "other":  # what the first does not know of, it cannot keep close to
+            publisher._sent.forget(titles)
+            want |= {
+                title: (seq, number) for title in titles if seq > want.get(title, (0, None))[0]
+            }
+
+    for title, (_, number) in want.items():
+        found = value(client, title)
+        if number is None:
+            assert found is None
+        else:
+            assert found == pytest.approx(number, rel=0.12, abs=1e-6)
+    client.close()
