@@ -179,7 +179,7 @@ def translate(error: RedisError, where: str) -> RedisFailed:
         )
     if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
         return RedisRefused(
-            f"Redis at {where} refuses user or password ({text.partition(' ')[0]}); "
+            f"Redis at {where} refuses user or password ({text.rstrip('.')}); "
             "check the URL: redis://USER:PASSWORD@HOST:PORT/DB"
         )
     if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):

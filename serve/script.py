@@ -1,8 +1,8 @@
 """Code of ours that runs inside the server: loaded when it is missing, called by name.
 
-Where the server has FUNCTIONs (Redis 7, Valkey) it is a library, which survives restarts and is
-replicated; else it is a script, called by its digest. Its names carry a digest of the source, so
-that two versions of us can publish through one server.
+Where the server has FUNCTIONs (Redis 7, Valkey) and we may load them, it is a library, which is
+persisted and replicated; else it is a script, called by its digest. Its names carry a digest of the
+source, so that two versions of us can publish through one server.
 """
 
 import hashlib
@@ -13,12 +13,11 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from serve.connection import RedisFailed, call
+from serve.connection import RedisFailed, RedisRefused, call
 
 _BODY = Path(__file__).with_name("server.lua").read_text()
 _DIGEST = hashlib.sha256(_BODY.encode()).hexdigest()[:10]
 _NAMES = {"put": "", "retire": "", "note": "", "get": "'no-writes'"}  # with their flags
-_ABSENT = ("unknown command", "NOPERM")  # of FUNCTION: then scripts must do
 
 LIBRARY = (
     f"#!lua name=upwell_{_DIGEST}\n{_BODY}\n"
@@ -56,8 +55,10 @@ class ServerScript:
         if self._functions:
             try:
                 call(self._client, "FUNCTION LOAD", "REPLACE", LIBRARY)
+            except RedisRefused:
+                self._functions = False
             except RedisFailed as error:
-                if not any(sign in str(error) for sign in _ABSENT):
+                if "unknown command" not in str(error):
                     raise
                 self._functions = False
         if not self._functions:
