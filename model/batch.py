@@ -59,8 +59,8 @@ class GraphBatch:
     ) -> "GraphBatch":
         """The same graph with some titles as if unplayed, and some edges gone, for training.
 
-        A hidden title loses its co-play edges into it and its id embedding; its neighbours still
-        see it.
+        A hidden title loses the co-play edges into it, its id embedding and its strength; its
+        neighbours still see it.
         """
         titles = len(self.titles)
         shown = torch.rand(titles, generator=generator) >= share_of_titles
@@ -72,7 +72,7 @@ class GraphBatch:
             self.titles,
             self.concepts,
             edges.keep(keep),
-            self.strength,
+            self.strength * shown,
             self.played * shown,
         )
 

@@ -4,8 +4,10 @@ Inputs. A concept enters with its TransE vector (fine-tuned). A title enters wit
 TransE would put it, the mean of x_c - e_r over its concepts, which needs no row of its own, plus a
 residual id embedding that counts only where the title has co-plays. So a title that nobody has
 played is placed by its concepts alone. Output. A linear map of the last state, plus a direction
-scaled by log(1 + summed co-play weight): a score is the dot product of two published vectors, so
-how popular a title is must stand in its vector. Scores are logits; vectors are published as is.
+scaled by how popular the title is: a score is the dot product of two published vectors, so that
+must stand in the vector. Popularity is log(1 + w), w the summed co-play weight, as far as it is
+known, else what the state lets expect: k log(1 + w) + (1 - k) <v, x>, with k = w / (w + prior). A
+title of today is no flop. Scores are logits; vectors are published as is.
 
 Rows of the tables are found by name. `bind` moves them to the dense ids of a graph: the catalogue
 grows, shrinks and reuses slots, and a checkpointed graph may number titles anew.
@@ -79,6 +81,7 @@ class SemanticGNN(nn.Module):
         )
         self.output = nn.Linear(dim, dim)
         self.popularity = nn.Linear(1, dim, bias=False)
+        self.expected = nn.Linear(dim, 1)
         with torch.no_grad():
             self.output.weight.mul_(0.25)
             self.popularity.weight.mul_(0.1)
@@ -122,8 +125,16 @@ class SemanticGNN(nn.Module):
         return sum_TD - mass_TR @ self.translation_RD
 
     def vectors(self, x_TD: Tensor, strength_T: Tensor) -> Tensor:
-        """What is published: from the titles' last states, shape (T, D)."""
-        out_TD: Tensor = self.output(x_TD) + self.popularity(strength_T.unsqueeze(1))
+        """What is published, shape (T, D).
+
+        Args:
+            x_TD: last states of titles.
+            strength_T: log(1 + summed co-play weight).
+        """
+        weight_T1 = torch.expm1(strength_T).unsqueeze(1)
+        known_T1 = weight_T1 / (weight_T1 + self.config.prior)
+        popular_T1 = known_T1 * strength_T.unsqueeze(1) + (1 - known_T1) * self.expected(x_TD)
+        out_TD: Tensor = self.output(x_TD) + self.popularity(popular_T1)
         return out_TD
 
     def layer(self, number: int) -> SemanticConv:

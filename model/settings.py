@@ -15,6 +15,7 @@ class ModelConfig:
         layers: message-passing layers, >= 1.
         heads: attention heads; divides `dim`.
         dropout: share of a state's entries dropped in training.
+        prior: summed co-play weight at which a title's popularity is half known.
         max_coplay: co-play neighbours of a title that enter its attention: the closest ones.
     """
 
@@ -22,6 +23,7 @@ class ModelConfig:
     layers: int = 2
     heads: int = 2
     dropout: float = 0.1
+    prior: float = 20.0
     max_coplay: int = 16
 
     def __post_init__(self) -> None:
@@ -32,8 +34,8 @@ class ModelConfig:
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}: want 0 <= dropout < 1")
-        if self.max_coplay < 1:
-            raise ValueError(f"max_coplay={self.max_coplay}: want >= 1")
+        if self.max_coplay < 1 or self.prior <= 0:
+            raise ValueError(f"max_coplay={self.max_coplay}, prior={self.prior}: want >= 1 and > 0")
 
 
 @dataclass(frozen=True, slots=True)
