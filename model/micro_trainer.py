@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -224,7 +225,7 @@ class MicroTrainer:
         named = dict(student.named_parameters())
         rows = student.row_parameters()
         # Rows outside the subgraph have no gradient; decay must not wear them away.
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [one for name, one in named.items() if name not in rows]},
             {"params": [named[name] for name in rows], "weight_decay": 0.0},
         ]

@@ -147,7 +147,8 @@ def _sddmm(a_TK: Tensor, b_SK: Tensor, edges: Adjacency) -> Tensor:
         size=(edges.num_targets, edges.num_sources),
         check_invariants=False,
     )
-    return torch.sparse.sampled_addmm(pattern, a_TK, b_SK.T, beta=0.0).values()
+    out: Tensor = torch.sparse.sampled_addmm(pattern, a_TK, b_SK.T, beta=0.0).values()
+    return out
 
 
 class _EdgeDot(torch.autograd.Function):

@@ -137,7 +137,7 @@ def _metis(edges: CoplayEdges, played: Int32s, num_parts: int, seed: int) -> Int
     heads, tails, weights = edges.heads[apart], edges.tails[apart], edges.weights[apart]
     xadj = np.zeros(len(played) + 1, np.int64)
     np.cumsum(np.bincount(dense[heads], minlength=len(played)), out=xadj[1:])
-    scale = MAX_WEIGHT / max(float(weights.max(initial=0.0)), np.finfo(np.float32).tiny)
+    scale = MAX_WEIGHT / max(float(weights.max(initial=0.0)), float(np.finfo(np.float32).tiny))
     whole = np.clip(np.rint(weights * scale), 1, MAX_WEIGHT).astype(np.int64)
     _, membership = pymetis.part_graph(
         num_parts,

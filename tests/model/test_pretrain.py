@@ -54,7 +54,7 @@ def test_nothing_to_learn_from_gives_a_model_all_the_same(make_graph, titles):
 
 
 def test_a_pair_of_an_unknown_title_is_refused(two_camps):
-    graph, positives = two_camps
+    graph, _ = two_camps
     bad = Positives(
         np.array([0, 20], np.int32),
         np.array([1, 1], np.int32),
