@@ -5,7 +5,6 @@ the catalogue is applied as its events would be. A worker starts from the checkp
 topics from their beginning.
 """
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,9 +98,8 @@ def bootstrap(
 def fold_plays(state: State, history: History, pairing: Pairing, report: Report) -> Positives:
     """Pair the plays and fold the pairs into `state`; returns them, in time order."""
     data, rows = history.data, history.plays
-    pairs = pair_history(
-        data.play_users[rows], data.play_titles[rows], data.play_time_ms[rows], None, pairing
-    )
+    time_ms = spread_ties(data.play_time_ms)
+    pairs = pair_history(data.play_users[rows], data.play_titles[rows], time_ms[rows], rule=pairing)
     names = np.array(data.titles, dtype=object)
     for start in range(0, len(pairs), CHUNK):
         part = pairs[start : start + CHUNK]
@@ -129,6 +127,6 @@ def spread_ties(time_ms: Int64s) -> Int64s:
     Args:
         time_ms: ascending, shape (P,).
     """
-    runs = [len(list(run)) for _, run in itertools.groupby((time_ms // 1000).tolist())]
-    place = np.concatenate([np.arange(n) % 1000 for n in runs]) if runs else time_ms
-    return time_ms // 1000 * 1000 + place
+    second = time_ms // 1000
+    place = np.arange(len(second)) - np.searchsorted(second, second)
+    return second * 1000 + place % 1000

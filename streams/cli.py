@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -18,8 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from streams import cli_catalog, cli_embeddings, cli_prepare
-from streams.cli_common import ConfigOption, Failure, JsonOption, settings_of
+from streams.cli_common import ConfigOption, JsonOption, settings_of
 from streams.settings import SettingsError, effective
+
+_ROOMS = {"streams", "model", "partition", "store", "serve"}
 
 app = typer.Typer(
     name="upwell",
@@ -109,7 +112,7 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-def _stop_on_signals(stop: "typer.models.Any") -> None:
+def _stop_on_signals(stop: Callable[[], None]) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         stop()
 
@@ -118,21 +121,27 @@ def _stop_on_signals(stop: "typer.models.Any") -> None:
 
 
 def main() -> None:
-    """The entry point: errors that a person can mend become one message and an exit code."""
+    """The entry point: an error that a person can mend becomes one message and an exit code."""
     try:
-        app(standalone_mode=True)
+        app()
     except SettingsError as error:
-        _say(str(error))
+        _say(error)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Failure as error:
-        _say(str(error))
+    except (ValueError, OSError, RuntimeError) as error:
+        if not _is_ours(error):
+            raise
+        _say(error)
         sys.exit(1)
 
 
-def _say(message: str) -> None:
-    Console(stderr=True, highlight=False, markup=False).print(f"upwell: {message}")
+def _is_ours(error: Exception) -> bool:
+    """Whether the error was written for a person: our own kinds, bad values, and the system's."""
+    room = type(error).__module__.partition(".")[0]
+    return room in _ROOMS or isinstance(error, ValueError | OSError)
+
+
+def _say(error: Exception) -> None:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"upwell: {error}")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,9 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
 
 def describe(name: str, worker: dict[str, Any]) -> list[str]:
     """A worker's heartbeat in words."""
+    if worker["role"] == "sessions":
+        plays = ", ".join(f"{counts['in']} {topic}" for topic, counts in worker["events"].items())
+        return [f"sessions   {name}: pid {worker['pid']}, {plays} read, {worker['pairs']} pairs"]
     fresh = ", ".join(
         f"{kind} p50 {seconds['p50']:.2f} s p99 {seconds['p99']:.2f} s"
         for kind, seconds in worker["freshness_s"].items()
@@ -121,9 +124,15 @@ def problems(live: str | None, workers: dict[str, dict[str, Any]]) -> list[str]:
     found = []
     if live is None:
         found.append("no space is live: start a worker")
-    if not workers:
-        found.append("no worker has a heartbeat")
+    roles = {one["role"] for one in workers.values()}
+    found += [
+        f"no {role} has a heartbeat: start `upwell {role}`"
+        for role in ("worker", "sessions")
+        if role not in roles
+    ]
     for name, worker in workers.items():
+        if worker["role"] != "worker":
+            continue
         if worker["error"]:
             found.append(f"{name}: {worker['error']}")
         if worker["last_cycles"] and worker["last_cycles"][-1]["verdict"] != "passed":

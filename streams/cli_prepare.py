@@ -41,8 +41,8 @@ def pretrain(
 
     from model.settings import PretrainConfig
     from streams.bootstrap import History, bootstrap
-    from streams.coplay import Pairing
     from streams.data import load_ml1m
+    from streams.wiring import pairing_of
 
     settings = settings_of(config)
     root = settings.checkpoint.folder
@@ -59,7 +59,7 @@ def pretrain(
             history,
             root,
             graph=settings.graph,
-            pairing=Pairing.of(settings.sessions),
+            pairing=pairing_of(settings.sessions),
             config=chosen,
             seed=seed,
             report=report,

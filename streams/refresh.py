@@ -1,9 +1,9 @@
-"""The refresh lane: dirty titles are re-embedded with today's weights and published. No training.
+"""The refresh lane: dirty titles are re-embedded with today's weights and published; no training.
 
-A tick comes every `interval_s`, and at once for a catalog event. A new version of the weights, which
-the training lane hands over, is taken between two ticks; all its vectors then follow behind those of
-dirty titles, a slice a tick, so that they never make a new title wait. The same slices fill a Redis
-that is new, was flushed, or lost its last writes.
+A tick comes every `interval_s`, and at once for a catalog event. New weights, which the training
+lane hands over, are taken between two ticks; all their vectors then follow behind those of dirty
+titles, a slice a tick, so that they never make a new title wait. The same slices fill a Redis that
+is new, was flushed, or lost its last writes.
 """
 
 import logging
@@ -24,6 +24,7 @@ from streams.state import State
 log = logging.getLogger(__name__)
 
 Int32s = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
 
 SLICE = 2048  # vectors of a full refresh that follow in one tick
 CHECK_S = 2.0  # how often an idle lane asks whether Redis still holds what we wrote
@@ -60,10 +61,16 @@ class RefreshLane:
         """A catalog event came in: tick now."""
         self._wake.set()
 
-    def begin_handover(self) -> None:
-        """Before new weights embed a copy of the graph: note what moves from now on."""
+    def begin_handover(self) -> Floats:
+        """Before new weights embed a copy of the graph: note what moves from now on.
+
+        Returns:
+            The last vector of each title by dense id, zeros where there is none, shape (T, D).
+        """
         with self._state.lock:
             self._moved = []
+            every = np.arange(self._state.graph.num_nodes("title"), dtype=np.int32)
+            return self.embedder.vectors(every)
 
     def hand_over(self, embedder: Embedder, step: int) -> None:
         """Take new weights from the next tick on.
@@ -91,7 +98,8 @@ class RefreshLane:
     def open_space(self) -> None:
         """Make the space in Redis, or take up the one that stands, and publish every title."""
         relations = [relation.name for relation in self._state.graph.relations]
-        self._publisher.create_space(self.embedder.dim, self.step, relations)
+        dim = self.embedder.model.config.dim
+        self._publisher.create_space(dim, self.step, relations)
         with self._state.lock:
             self._state.seq = max(self._state.seq, self._publisher.last_seq())
             self._backlog = self._state.graph.ids["title"].live_ids()
@@ -131,6 +139,7 @@ class RefreshLane:
         state = self._state
         with state.lock:
             self._adopt()
+            self.embedder.forget(state.take_freed("embedder"))
             taken = state.dirty.take(self._settings.max_titles)
             concepts = state.take_concepts()
             self._refresh(taken.titles, concepts)
@@ -158,9 +167,14 @@ class RefreshLane:
             return
         (self.embedder, self.step), self._handover = self._handover, None
         moved, self._moved = self._moved or [], None
-        for titles, concepts in moved:
+        live = self._state.graph.ids["title"].live_ids()
+        if moved:
+            titles, concepts = (
+                np.unique(np.concatenate(part)) for part in zip(*moved, strict=True)
+            )
+            titles = np.intersect1d(titles, live).astype(np.int32)
             self.embedder.refresh(self._state.graph, titles, concepts)
-        self._backlog = self._state.graph.ids["title"].live_ids()
+        self._backlog = live
         self.full_refreshes += 1
 
     def _refresh(self, titles: Int32s, concepts: Int32s) -> None:

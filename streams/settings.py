@@ -110,7 +110,7 @@ class TrainingSettings(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     replay: Share = Field(0.5, description="share of a step's edges drawn from the past")
     distillation: Annotated[float, Field(ge=0)] = Field(5.0, description="pull to the last vectors")
-    parts: Count = Field(2, description="HASP parts: one cycle trains on one of them")
+    parts: Count = Field(1, description="HASP parts: one cycle trains on one of them")
     min_fresh: Count = Field(256, description="fewer fresh co-plays: the cycle is skipped")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 

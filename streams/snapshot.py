@@ -68,5 +68,6 @@ def load_snapshot(root: Path, settings: GraphSettings) -> Snapshot:
         )
     state = State.load(found.folder, found.meta["state"], settings)
     model, card = load_model(found.folder / "model")
+    model.bind(state.graph)
     log.info("checkpoint %d: seq %d, step %d", found.number, state.seq, found.meta["step"])
     return Snapshot(state, model, int(found.meta["step"]), card)

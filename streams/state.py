@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from store.graph import DynamicGraph, Relation
 
 from model.positives import Positives
 from store.edges import EdgeBatch, Op
-from store.graph import DynamicGraph, Relation
 from streams.catalog import Catalog
 from streams.dirty import DirtySet
 from streams.events import CatalogEntry, CoPlays
@@ -38,6 +38,7 @@ class State:
         positions: next offset to read, by (topic, partition).
         seq: number of the last publication; it grows, and none is used twice.
         fresh: co-plays since the last training cycle, in order of arrival.
+        freed: dense ids of retired titles, by who must forget them before they mean another.
     """
 
     graph: DynamicGraph
@@ -48,6 +49,7 @@ class State:
     retired: dict[str, int] = field(default_factory=dict)
     seq: int = 0
     fresh: list[Positives] = field(default_factory=list)
+    freed: dict[str, list[Int32s]] = field(default_factory=lambda: {"embedder": [], "trainer": []})
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
@@ -97,7 +99,7 @@ class State:
     def apply_catalog(self, entries: Sequence[CatalogEntry], append_ms: Int64s) -> None:
         """Upsert or retire titles; `append_ms` as above, one an entry."""
         change = self.catalog.apply(entries)
-        self.dirty.forget(change.retired_ids)
+        self._forget(change.retired_ids)
         self.dirty.mark_catalog(change.titles, append_ms[change.rows], change.time_ms)
         self.changed_concepts.update(change.concepts.tolist())
         self.retired.update(change.retired)
@@ -115,6 +117,25 @@ class State:
         taken = Positives.join(self.fresh)
         self.fresh.clear()
         return taken[-MAX_FRESH:] if len(taken) > MAX_FRESH else taken
+
+    def fresh_count(self) -> int:
+        """Co-plays that wait for the next cycle."""
+        return sum(map(len, self.fresh))
+
+    def take_freed(self, who: str) -> Int32s:
+        """Ids that `who` must forget, once, shape (N,)."""
+        freed, self.freed[who] = self.freed[who], []
+        return np.unique(np.concatenate(freed)) if freed else np.empty(0, np.int32)
+
+    def _forget(self, retired: Int32s) -> None:
+        if not len(retired):
+            return
+        self.dirty.forget(retired)
+        for freed in self.freed.values():
+            freed.append(retired)
+        for i, pairs in enumerate(self.fresh):
+            gone = np.isin(pairs.a, retired) | np.isin(pairs.b, retired)
+            self.fresh[i] = pairs[~gone]
 
     def forget_dirt(self) -> None:
         """What has been folded in so far needs no refresh: everything is published at the start."""

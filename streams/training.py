@@ -5,15 +5,14 @@ refresh lane goes on meanwhile with the weights in force.
 """
 
 import logging
+import math
 import os
 import threading
 import time
 from collections import deque
 from typing import Any
 
-from model.inference import Embedder
-from model.micro_trainer import MicroTrainer
-from model.positives import Positives
+from model.micro_trainer import CycleReport, MicroTrainer
 from model.semantic_gnn import SemanticGNN
 from streams.metrics import Metrics
 from streams.refresh import RefreshLane
@@ -49,7 +48,6 @@ class TrainingLane:
         self._state, self._refresh, self._trainer = state, refresh, trainer
         self._metrics, self._settings = metrics, settings
         self.model, self.step = model, step
-        self._waiting = Positives.empty()
         self._stop = threading.Event()
         self.cycles = 0
         self.last_cycles: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
@@ -67,35 +65,45 @@ class TrainingLane:
 
     def cycle(self) -> None:
         """Train once, where enough is fresh, and hand new weights to the refresh lane."""
-        with self._state.lock:
-            self._waiting = Positives.join([self._waiting, self._state.take_fresh()])
-        if len(self._waiting) < self._settings.min_fresh:
-            return
-        fresh, self._waiting = self._waiting, Positives.empty()
+        state, trainer = self._state, self._trainer
+        with state.lock:
+            if state.fresh_count() < self._settings.min_fresh:
+                return
+            fresh = state.take_fresh()
+            trainer.forget(state.take_freed("trainer"))
+            # From here on the lane notes what moves: the new vectors are of the graph as it is now.
+            published_TD = self._refresh.begin_handover()
         start = time.perf_counter()
-        report = self._trainer.cycle(self.model, self._state.graph, self._state.lock, fresh)
-        if report.model is not None:
-            self.step += report.steps
-            self._embed(report.model)
-            self.model = report.model
+        report = trainer.cycle(
+            self.model, state.graph, state.lock, fresh, published_TD, stop=self._stop.is_set
+        )
         seconds = time.perf_counter() - start
         self.cycles += 1
-        self.last_cycles.append(
-            {
-                "cycle": self.cycles,
-                "step": self.step,
-                "fresh": len(fresh),
-                "seconds": round(seconds, 3),
-                **report.figures(),
-            }
-        )
+        if report.model is not None and report.embedder is not None:
+            self.model, self.step = report.model, self.step + report.steps
+            self._refresh.hand_over(report.embedder, self.step)
+        else:
+            self._refresh.abandon_handover()
+            log.warning("cycle %d %s: %s", self.cycles, report.verdict, report.reason)
+        self.last_cycles.append(self._told(report, len(fresh), seconds))
         self._metrics.cycle(report.verdict, seconds, report.drift_cosine)
-        if report.model is None:
-            log.warning("cycle %d refused by the gate: %s", self.cycles, report.reason)
 
-    def _embed(self, model: SemanticGNN) -> None:
-        """Embed the whole graph under new weights, and hand them over."""
-        self._refresh.begin_handover()
-        embedder = Embedder(model)
-        embedder.full(self._state.graph, lock=self._state.lock)
-        self._refresh.hand_over(embedder, self.step)
+    def _told(self, report: CycleReport, fresh: int, seconds: float) -> dict[str, Any]:
+        """The cycle as JSON: what is not a number is left out."""
+        figures = {
+            "loss": report.loss,
+            "drift_cosine": report.drift_cosine,
+            "recall_before": report.recall_before,
+            "recall_after": report.recall_after,
+        }
+        return {
+            "cycle": self.cycles,
+            "verdict": report.verdict,
+            "reason": report.reason,
+            "fresh": fresh,
+            "steps": report.steps,
+            "step": self.step,
+            "seconds": round(seconds, 3),
+            "seconds_by_step": {name: round(value, 3) for name, value in report.seconds.items()},
+            **{name: round(value, 5) for name, value in figures.items() if math.isfinite(value)},
+        }

@@ -17,12 +17,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from model.inference import Embedder
 from model.micro_trainer import MicroTrainer
-from model.settings import MicroConfig
-from serve.connection import RedisFailed, connect
+from model.runtime import use_threads
+from serve.connection import Client, RedisFailed, connect
 from serve.publisher import Publisher
 from serve.status import end_status, write_status
 from streams.checkpoint import CheckpointError
@@ -32,6 +30,7 @@ from streams.refresh import RefreshLane
 from streams.settings import Settings
 from streams.snapshot import Snapshot, load_snapshot, save_snapshot
 from streams.training import TrainingLane
+from streams.wiring import micro_config_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class Worker:
     def __init__(
         self,
         settings: Settings,
-        redis: Redis,
+        redis: Client,
         snapshot: Snapshot,
         intake: Intake,
         refresh: RefreshLane,
@@ -77,7 +76,7 @@ class Worker:
             RedisFailed, BrokerUnreachable: no answer within the set time; the address is named.
             OSError: the metrics' port is taken.
         """
-        torch.set_num_threads(settings.worker.threads)
+        use_threads(settings.worker.threads)
         metrics = Metrics()
         if settings.worker.metrics_port:
             metrics.serve(settings.worker.metrics_host, settings.worker.metrics_port)
@@ -97,17 +96,10 @@ class Worker:
             state, embedder, publisher, metrics, settings.refresh, step=snapshot.step
         )
         training = settings.training
-        config = MicroConfig(
-            steps=training.steps,
-            lr=training.learning_rate,
-            replay=training.replay,
-            distillation=training.distillation,
-            parts=training.parts,
-        )
         lane = TrainingLane(
             state,
             refresh,
-            MicroTrainer(config, seed=training.seed),
+            MicroTrainer(snapshot.model.config, micro_config_of(training), seed=training.seed),
             metrics,
             training,
             model=snapshot.model,
@@ -218,6 +210,7 @@ class Worker:
         lag = self._intake.lag()
         self._metrics.lag(lag)
         return {
+            "role": "worker",
             "pid": os.getpid(),
             "phase": self._phase,
             "started_ms": self._started_ms,

@@ -164,7 +164,7 @@ class Driver:
 
     def _produce(self, topic: str, key: str, value: bytes) -> None:
         name = getattr(self._stage.settings.kafka, topic)
-        self._producer.send(name, key.encode(), value)
+        self._producer.send(name, key=key, value=value)
         self.out.sent[topic] = self.out.sent.get(topic, 0) + 1
 
     def _behind(self) -> bool:
@@ -173,7 +173,7 @@ class Driver:
     def _through(self) -> bool:
         """All that was sent has been paired, applied, embedded and published."""
         events = self._frame.worker.get("events", {})
-        plays = self._stage.sessions_read()
+        plays = self._stage.plays().get("in", 0)
         return bool(
             plays >= self.out.sent["plays"]
             and self._frame.worker.get("settled")

@@ -77,7 +77,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             show = stack.enter_context(screen(console))
             driver = Driver(prepared, stage, show, rate=options.rate)
             streamed = driver.run()
-            plays_events = stage.sessions_events()
+            plays_events = stage.plays()
             samples_file = stage.samples
         steps["stream"] = streamed.seconds
         reader = read_progress(samples_file)

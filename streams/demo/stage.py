@@ -15,6 +15,7 @@ from streams.demo.reader import read_progress
 from streams.embedded import Broker, Child, RedisServer, ServerFailed, spawn
 from streams.settings import Settings, load_settings
 from streams.topics import ensure_topics
+from streams.wiring import topics_of
 
 WORKER = "demo"
 READY_S = 90.0  # longest wait for worker, sessions and reader
@@ -47,6 +48,12 @@ class Stage:
         """The worker's last one; empty where it has none."""
         return read_status(self.redis).get(WORKER, {})
 
+    def plays(self) -> dict[str, int]:
+        """What the sessions have done with plays: in, applied, dead."""
+        beat = read_status(self.redis).get("sessions-0", {})
+        found: dict[str, int] = beat.get("events", {}).get(self.settings.kafka.plays, {})
+        return found
+
     def check(self) -> None:
         """Raise ServerFailed where a process has ended that should run."""
         for child in (self.worker, self.sessions, self.reader):
@@ -57,7 +64,7 @@ class Stage:
 
 
 @contextmanager
-def open_stage(folder: Path, *, pairing: dict[str, Any], cycle_s: float) -> Iterator[Stage]:
+def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
     """Start everything, and stop it at the end of the block, whatever ends it.
 
     Args:
@@ -70,14 +77,9 @@ def open_stage(folder: Path, *, pairing: dict[str, Any], cycle_s: float) -> Iter
         broker = stack.enter_context(Broker(folder=folder / "broker"))
         server = stack.enter_context(RedisServer(folder=folder / "redis"))
         file = folder / "upwell.toml"
-        file.write_text(_toml(broker.address, server.url, folder, pairing, cycle_s))
+        file.write_text(_toml(broker.address, server.url, folder, cycle_s))
         settings = load_settings(file)
-        kafka = settings.kafka
-        ensure_topics(
-            broker.address,
-            {kafka.plays: False, kafka.coplays: False, kafka.catalog: True},
-            partitions=kafka.partitions,
-        )
+        ensure_topics(broker.address, topics_of(settings.kafka))
 
         def start(name: str, *arguments: str) -> Child:
             log = folder / f"{name}.log"
@@ -120,14 +122,11 @@ def _wait_until_ready(stage: Stage) -> None:
     )
 
 
-def _toml(
-    bootstrap: str, redis_url: str, folder: Path, pairing: dict[str, Any], cycle_s: float
-) -> str:
+def _toml(bootstrap: str, redis_url: str, folder: Path, cycle_s: float) -> str:
     """The settings as a user would write them."""
     sections: dict[str, dict[str, Any]] = {
         "kafka": {"bootstrap": bootstrap},
         "redis": {"url": redis_url},
-        "sessions": pairing,
         "training": {"cycle_s": cycle_s},
         "checkpoint": {"folder": str(folder / "checkpoints"), "interval_s": 30.0},
         "worker": {"id": WORKER},

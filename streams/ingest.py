@@ -1,0 +1,275 @@
+"""Reading `coplays` and `catalog` from given offsets on, in batches.
+
+The offsets are the caller's truth (they stand in its checkpoint): partitions are assigned, not
+subscribed to, and Kafka's own committed offsets are written for dashboards only.
+
+Each topic has a consumer of its own, with its own queue. So a catalog event never waits behind a
+backlog of co-plays: each batch takes what the catalog has, and then co-plays for the rest. The
+queue of each is bounded in bytes; a paused topic fetches nothing more, while the rest goes on.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import confluent_kafka
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+
+from streams.events import Message
+from streams.topics import BrokerUnreachable, TopicError, partitions, wait_for_broker
+
+log = logging.getLogger(__name__)
+
+Positions = dict[tuple[str, int], int]
+
+MAX_QUEUED_KB: Final = 65_536  # fetched ahead, a topic
+_DOWN = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}
+
+
+class OffsetLost(RuntimeError):
+    """An offset that is to be read next is not in the topic (any more): nothing may be skipped."""
+
+
+class IngestFailed(RuntimeError):
+    """A partition that cannot be read: which, and why. No retry will help."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages by topic, each in order within its partition, and the offsets after them."""
+
+    messages: dict[str, list[Message]] = field(default_factory=dict)
+    positions: Positions = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.messages.values()))
+
+
+class Ingest:
+    """All partitions of some topics, from given offsets on. For one thread.
+
+    Args:
+        bootstrap: brokers, HOST:PORT with commas between.
+        topics: in order of urgency: a batch takes from the first ones first.
+        positions: next offset by (topic, partition); a partition without one is read from its
+            beginning.
+        client: further settings of librdkafka (SASL, TLS).
+        group: under whose name `commit` writes.
+        timeout_s: until an unreachable broker is an error at the start.
+
+    Raises:
+        BrokerUnreachable: no broker answered within `timeout_s` seconds.
+        TopicError: a topic does not exist.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Iterable[str],
+        positions: Mapping[tuple[str, int], int] | None = None,
+        client: Mapping[str, str] | None = None,
+        *,
+        group: str = "upwell-worker",
+        timeout_s: float = 30.0,
+    ) -> None:
+        self.bootstrap = bootstrap
+        self._names = list(topics)
+        self._client = dict(client or {})
+        self._group = group
+        self._position: Positions = {}
+        self._paused: set[str] = set()
+        self._down_since: float | None = None
+        self._reported = False
+        self._consumers: dict[str, confluent_kafka.Consumer] = {}
+        admin = wait_for_broker(bootstrap, client, timeout_s=timeout_s)
+        counts = partitions(admin, self._names)
+        if absent := sorted(set(self._names) - counts.keys()):
+            raise TopicError(f"no topic {absent[0]!r} at {bootstrap}; make it, or start its writer")
+        for name in self._names:
+            self._consumers[name] = self._consumer(name, counts[name], positions or {})
+
+    def consume(self, max_messages: int, timeout_s: float) -> Batch:
+        """The next messages: what the first topics have at once, then what the last one has.
+
+        Waits up to `timeout_s` for the first message, and not for more than are there then.
+
+        Raises:
+            BrokerUnreachable: all connections are down, once an outage. Call again: it recovers
+                by itself, and nothing is lost.
+            OffsetLost: a partition does not hold the offset that is next.
+            IngestFailed: a partition cannot be read.
+        """
+        batch = Batch()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for name in self._names:
+                # A paused topic is polled too: its client must keep up with the broker.
+                room = max_messages - len(batch)
+                if room > 0 and (found := self._consumers[name].consume(room, timeout=0)):
+                    self._take(name, found, batch)
+            left_s = deadline - time.monotonic()
+            if len(batch) or left_s <= 0:
+                break
+            # The last topic is the busy one: wait there, but look at the others all the while.
+            if found := self._consumers[self._names[-1]].consume(
+                max_messages, timeout=min(left_s, 0.005)
+            ):
+                self._take(self._names[-1], found, batch)
+                break
+        if len(batch):
+            self._down_since, self._reported = None, False
+        elif self._down_since is not None and not self._reported:
+            self._reported = True
+            raise BrokerUnreachable(self.bootstrap, time.monotonic() - self._down_since)
+        return batch
+
+    def positions(self) -> Positions:
+        """Next offset by (topic, partition), of what `consume` has returned."""
+        return dict(self._position)
+
+    def lag(self, *, timeout_s: float = 5.0) -> dict[tuple[str, int], int]:
+        """Messages not yet returned, by (topic, partition), as far as the client knows.
+
+        What is known is a fetch old; a partition of which nothing was ever fetched is asked for.
+        """
+        behind = {}
+        for (name, part), position in self._position.items():
+            consumer, partition = self._consumers[name], TopicPartition(name, part)
+            try:
+                low, high = consumer.get_watermark_offsets(partition, cached=True)
+                if high < 0:
+                    low, high = consumer.get_watermark_offsets(partition, timeout=timeout_s)
+            except (KafkaException, TypeError):  # no broker just now
+                low, high = 0, 0
+            behind[name, part] = max(high - max(position, low, 0), 0)
+        return behind
+
+    def pause(self, topic: str) -> None:
+        """Fetch nothing more of `topic`, whose queue is dropped, until `resume`."""
+        if topic not in self._paused:
+            consumer = self._consumers[topic]
+            consumer.pause(consumer.assignment())
+            self._paused.add(topic)
+
+    def resume(self, topic: str) -> None:
+        """Go on with `topic` where `consume` left off."""
+        if topic in self._paused:
+            consumer = self._consumers[topic]
+            consumer.resume(consumer.assignment())
+            self._paused.discard(topic)
+
+    def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Tell Kafka how far a durable checkpoint reaches: for dashboards. Failures are logged."""
+        for name, consumer in self._consumers.items():
+            offsets = [
+                TopicPartition(topic, part, offset)
+                for (topic, part), offset in positions.items()
+                if topic == name and offset >= 0
+            ]
+            if not offsets:
+                continue
+            try:
+                consumer.commit(offsets=offsets, asynchronous=True)
+            except KafkaException as error:
+                log.warning("offsets of %s were not committed: %s", name, error.args[0].str())
+
+    @property
+    def down_s(self) -> float:
+        """For how many seconds no broker has answered; 0 while one does, or is not missed."""
+        return 0.0 if self._down_since is None else time.monotonic() - self._down_since
+
+    def close(self) -> None:
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _consumer(
+        self, name: str, count: int, positions: Mapping[tuple[str, int], int]
+    ) -> confluent_kafka.Consumer:
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": self._group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",  # a lost offset is an error, not a jump
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 20,
+                "fetch.error.backoff.ms": 50,
+                "reconnect.backoff.ms": 50,
+                "reconnect.backoff.max.ms": 1000,
+                "queued.max.messages.kbytes": MAX_QUEUED_KB,
+                "fetch.message.max.bytes": 16 * 2**20,
+                "error_cb": self._on_error,
+                "log_level": 0,  # what it would write to stderr, error_cb is told
+                **self._client,
+            }
+        )
+        assigned = []
+        for part in range(count):
+            offset = positions.get((name, part), OFFSET_BEGINNING)
+            self._position[name, part] = max(offset, 0)
+            assigned.append(TopicPartition(name, part, offset))
+        consumer.assign(assigned)
+        return consumer
+
+    def _take(self, name: str, found: list[confluent_kafka.Message], batch: Batch) -> None:
+        into = batch.messages.setdefault(name, [])
+        position = self._position
+        for one in found:
+            if one.error() is not None:
+                self._fail(one)
+                continue
+            message = from_kafka(one)
+            position[name, message.partition] = message.offset + 1
+            into.append(message)
+        batch.positions = dict(position)
+
+    def _fail(self, message: confluent_kafka.Message) -> None:
+        error: Any = message.error()
+        where = f"partition {message.partition()} of {message.topic()!r}"
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise OffsetLost(
+                f"{where} does not hold offset {message.offset()}: {error.str()}; what lies "
+                "between is gone. Start from an empty checkpoint folder, or restore the topic"
+            )
+        if error.code() in _DOWN:
+            self._on_error(error)
+        elif error.retriable() or error.code() == KafkaError._PARTITION_EOF:
+            log.warning("%s: %s; it is tried again", where, error.str())
+        else:
+            raise IngestFailed(f"{where} cannot be read: {error.str()}")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since is None:
+            self._down_since = time.monotonic()
+
+
+def from_kafka(message: confluent_kafka.Message) -> Message:
+    """A message of the client as ours; one without a timestamp is as old as this moment."""
+    kind, timestamp_ms = message.timestamp()
+    if kind == confluent_kafka.TIMESTAMP_NOT_AVAILABLE:
+        timestamp_ms = int(time.time() * 1000)
+    return Message(
+        message.topic(),  # type: ignore[arg-type] # None only where there is an error
+        message.partition(),  # type: ignore[arg-type]
+        message.offset(),  # type: ignore[arg-type]
+        message.key(),
+        message.value(),
+        timestamp_ms,
+        message.headers(),  # type: ignore[arg-type]
+    )

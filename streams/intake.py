@@ -1,0 +1,142 @@
+"""The ingest thread: takes batches from Kafka, folds them into the state, sets the bad ones aside.
+
+A batch counts as in once it is folded: in = applied + dead, by topic, in messages. Dead letters are
+with the broker before the positions move, so that a checkpoint never passes over one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from streams.dead_letters import set_aside
+from streams.events import DeadLetter, Message, decode_catalog, decode_coplays
+from streams.ingest import Batch, Ingest
+from streams.metrics import Metrics
+from streams.producer import DeliveryFailed, Producer
+from streams.settings import KafkaSettings
+from streams.state import State
+from streams.topics import BrokerUnreachable
+
+log = logging.getLogger(__name__)
+
+COMPONENT = "worker"
+RETRY_S = 0.5
+
+
+class Intake:
+    """One thread runs `run`; the others may ask for `lag` and `commit`.
+
+    Attributes:
+        caught_up: set once the topics are read up to where they ended at the start.
+        on_catalog: called after catalog events were folded in.
+        last_error: what is wrong with the broker now, or None.
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        producer: Producer,
+        state: State,
+        metrics: Metrics,
+        kafka: KafkaSettings,
+    ) -> None:
+        self._ingest, self._producer = ingest, producer
+        self._state, self._metrics, self._kafka = state, metrics, kafka
+        self._stop = threading.Event()
+        self.caught_up = threading.Event()
+        self.on_catalog: Callable[[], None] = lambda: None
+        self.last_error: str | None = None
+
+    @classmethod
+    def open(cls, kafka: KafkaSettings, state: State, metrics: Metrics) -> "Intake":
+        """Connect, and read on from the state's positions.
+
+        Raises:
+            BrokerUnreachable, TopicError: as `Ingest` does.
+        """
+        client = kafka.client()
+        ingest = Ingest(
+            kafka.bootstrap,
+            [kafka.catalog, kafka.coplays],  # a new title goes before a backlog of co-plays
+            state.positions,
+            client,
+            group=f"{kafka.group}-worker",
+            timeout_s=kafka.startup_timeout_s,
+        )
+        return cls(ingest, Producer(kafka.bootstrap, client), state, metrics, kafka)
+
+    def run(self) -> None:
+        """Read until stopped; a broker that is away is waited for.
+
+        Raises:
+            OffsetLost, IngestFailed: reading on would lose events.
+        """
+        goal = {key: at + self._ingest.lag()[key] for key, at in self._ingest.positions().items()}
+        try:
+            while not self._stop.is_set():
+                if not self.caught_up.is_set() and self._reached(goal):
+                    self.caught_up.set()
+                try:
+                    batch = self._ingest.consume(self._kafka.max_batch, self._kafka.poll_s)
+                except BrokerUnreachable as error:
+                    self.last_error = str(error)
+                    log.warning("%s", error)
+                    continue
+                if len(batch):
+                    self.last_error = None
+                    self.take(batch)
+        finally:
+            self._ingest.close()
+
+    def take(self, batch: Batch) -> None:
+        """Decode and fold in one batch, and set its dead letters aside first."""
+        skew_s = self._kafka.max_skew_s
+        entries = decode_catalog(batch.messages.get(self._kafka.catalog, ()), max_skew_s=skew_s)
+        pairs = decode_coplays(batch.messages.get(self._kafka.coplays, ()), max_skew_s=skew_s)
+        self._set_aside([*entries.dead, *pairs.dead])
+        with self._state.lock:
+            if entries.entries:
+                self._state.apply_catalog(entries.entries, entries.append_ms)
+            if len(pairs.pairs):
+                self._state.apply_coplays(pairs.pairs, pairs.append_ms)
+            self._state.positions.update(batch.positions)
+        if entries.entries:
+            self.on_catalog()
+        self._count(batch.messages, [*entries.dead, *pairs.dead])
+
+    def lag(self) -> dict[tuple[str, int], int]:
+        """Messages not yet read, by (topic, partition)."""
+        return {} if self._stop.is_set() else self._ingest.lag(timeout_s=0.5)
+
+    def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Tell Kafka how far a durable checkpoint reaches."""
+        if not self._stop.is_set():
+            self._ingest.commit(positions)
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def _reached(self, goal: Mapping[tuple[str, int], int]) -> bool:
+        positions = self._ingest.positions()
+        return all(positions[key] >= at for key, at in goal.items())
+
+    def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
+        log.warning("%d messages set aside; the first: %s", len(letters), letters[0].reason)
+        while not self._stop.is_set():
+            try:
+                set_aside(self._producer, letters, component=COMPONENT)
+            except (BrokerUnreachable, DeliveryFailed) as error:
+                self.last_error = str(error)
+                log.warning("dead letters wait: %s", error)
+                time.sleep(RETRY_S)
+            else:
+                return
+        raise DeliveryFailed(f"stopped while {len(letters)} dead letters were not delivered")
+
+    def _count(self, messages: Mapping[str, Sequence[Message]], dead: Sequence[DeadLetter]) -> None:
+        for topic, found in messages.items():
+            bad = sum(letter.message.topic == topic for letter in dead)
+            self._metrics.events(topic, read=len(found), applied=len(found) - bad, dead=bad)

@@ -1,0 +1,31 @@
+"""From settings to the parameters of the rooms, which know nothing of settings."""
+
+from model.settings import MicroConfig
+from streams.coplay import Pairing
+from streams.settings import KafkaSettings, SessionsSettings, TrainingSettings
+from streams.topics import TopicSpec
+
+
+def pairing_of(settings: SessionsSettings) -> Pairing:
+    """Which plays make a pair."""
+    return Pairing(settings.previous, settings.gap_s, settings.max_per_hour)
+
+
+def topics_of(settings: KafkaSettings) -> list[TopicSpec]:
+    """The topics that must be there."""
+    return [
+        TopicSpec(settings.plays, settings.partitions),
+        TopicSpec(settings.coplays, settings.partitions),
+        TopicSpec(settings.catalog, settings.partitions, compacted=True),
+    ]
+
+
+def micro_config_of(settings: TrainingSettings) -> MicroConfig:
+    """How a cycle trains."""
+    return MicroConfig(
+        steps=settings.steps,
+        lr=settings.learning_rate,
+        replay=settings.replay,
+        distillation=settings.distillation,
+        parts=settings.parts,
+    )
