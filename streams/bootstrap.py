@@ -102,10 +102,12 @@ def fold_plays(state: State, history: History, pairing: Pairing, report: Report)
     pairs = pair_history(data.play_users[rows], data.play_titles[rows], time_ms[rows], rule=pairing)
     names = np.array(data.titles, dtype=object)
     for start in range(0, len(pairs), CHUNK):
-        part = pairs[start : start + CHUNK]
-        columns = CoPlays(names[part.a].tolist(), names[part.b].tolist(), part.weight, part.time_ms)
-        state.apply_coplays(columns, np.zeros(len(part), np.int64))
-        report("co-plays", min(start + CHUNK, len(pairs)), len(pairs), "")
+        part = slice(start, start + CHUNK)
+        a, b = names[pairs.a[part]].tolist(), names[pairs.b[part]].tolist()
+        row = np.zeros(len(a), np.int32)
+        columns = CoPlays(a, b, pairs.weight[part], pairs.time_ms[part], row)
+        state.apply_coplays(columns, np.zeros(len(a), np.int64))
+        report("co-plays", start + len(a), len(pairs), "")
     return Positives.join(state.fresh)
 
 

@@ -149,8 +149,8 @@ class Worker:
         except RedisFailed as error:
             log.warning("no farewell: %s", error)
         if self._failure is not None:
-            name, error = self._failure
-            raise WorkerFailed(f"the {name} thread failed: {error}") from error
+            name, cause = self._failure
+            raise WorkerFailed(f"the {name} thread failed: {cause}") from cause
 
     def _over(self) -> bool:
         return self._stopping.is_set() or self._failure is not None

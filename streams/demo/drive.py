@@ -5,6 +5,7 @@ topic; the live vectors are read from Redis; the chunk is predicted under them; 
 sent. A backlog at the worker slows the sending, so that a slow machine streams longer, not worse.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ Int64s = npt.NDArray[np.int64]
 CHUNK_S = 0.5
 MAX_LAG = 20_000  # co-plays that wait at the worker before the sending pauses
 DRAIN_S = 60.0  # longest wait for the last events to become visible
+_NONE = np.empty(0, np.bool_)
 POISON = (b"not json", b'{"user": 7}', b"\xff\xfe", b"[]")
 
 
@@ -43,7 +45,7 @@ class Streamed:
         seconds: from the first send to the last event's end.
         before_play: neighbours of each new title, while nobody had played it, by title number.
         published_ms: wall time at which each new title was sent, by title number.
-        live: the vectors at the end.
+        live: the vectors, at the end all of them.
         heartbeat: the worker's last one, when all was through.
         cycles_at: cycle number -> seconds since the start at which it was first heard of.
         sent: messages by topic, poison included.
@@ -53,7 +55,7 @@ class Streamed:
     seconds: float = 0.0
     before_play: dict[int, list[Neighbour]] = field(default_factory=dict)
     published_ms: dict[int, float] = field(default_factory=dict)
-    live: Vectors | None = None
+    live: Vectors = field(default_factory=lambda: Vectors(np.empty((0, 0), np.float32), _NONE))
     heartbeat: Mapping[str, Any] = field(default_factory=dict)
     cycles_at: dict[int, float] = field(default_factory=dict)
     cycles: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class Driver:
             done += len(rows)
             self._frame.sent = done
             due = max(due + CHUNK_S, time.monotonic() - CHUNK_S)
-            self._wait(lambda until=due: time.monotonic() >= until and not self._behind())
+            self._wait(functools.partial(self._may_send, due))
         self._publish_new(next_new, len(stream) + 1)
         self._frame.phase = "waiting for the last ones"
         self._wait(self._through, limit_s=DRAIN_S)
@@ -167,8 +169,8 @@ class Driver:
         self._producer.send(name, key=key, value=value)
         self.out.sent[topic] = self.out.sent.get(topic, 0) + 1
 
-    def _behind(self) -> bool:
-        return int(self._frame.worker.get("lag", 0)) > MAX_LAG
+    def _may_send(self, due: float) -> bool:
+        return time.monotonic() >= due and int(self._frame.worker.get("lag", 0)) <= MAX_LAG
 
     def _through(self) -> bool:
         """All that was sent has been paired, applied, embedded and published."""
