@@ -1,4 +1,4 @@
-"""The one way in which this project compiles a kernel, and the one file that knows Numba.
+"""The one way in which this project compiles a kernel. Only store/lanes.py knows Numba besides.
 
 A kernel is a free function over numpy arrays and scalars. It checks nothing: the class above it
 checks the input. Compiled kernels are cached on disk, in a folder named after the sources of all
@@ -48,6 +48,8 @@ def kernel(function: Callable[P, R_co]) -> Kernel[P, R_co]:
     """Compile `function` for the hot path.
 
     `nogil` lets a kernel run beside other threads; `cache` spares a worker the compile at start.
-    `fastmath` stays off: sampling compares sums, and reordered sums differ.
+    `fastmath` stays off: sampling compares sums, and reordered sums differ. A division by zero
+    gives numpy's result: a check at each division would stand in the hot path.
     """
-    return cast("Kernel[P, R_co]", njit(cache=True, nogil=True)(function))
+    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast("Kernel[P, R_co]", compiled)

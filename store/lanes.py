@@ -1,8 +1,9 @@
 """Sixteen numbers at once: the vector steps of the store, written as LLVM IR.
 
 LLVM lowers them to AVX-512, AVX2, SSE or NEON, whatever the machine has. A step loads 16 lanes
-from an array, whether or not all of them count: so every array that is handed in ends with at least
-`PAD` spare elements. Lanes at or beyond `count` read as 0.
+from an array of 32-bit words, whether or not all of them count: so every array that is handed in
+ends with at least `PAD` spare words. Lanes at or beyond `count` read as 0. One array of int32 holds
+ids, halves of words and weights alike: `load_float` and the others say how a word is to be read.
 
 The order of additions is fixed by the IR: the same weights give the same sums on every machine.
 """
@@ -92,10 +93,12 @@ def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
-    """Bits k where `array[index + k] == value`, for k in 0..15; uint16 array."""
+    """Bits k where the uint16 number `index + k` of `array` is `value`, for k in 0..15."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _address(context, builder, signature.args[0], args[0], args[1], _HALVES)
+        zero = ir.IntType(64)(0)
+        base = _address(context, builder, signature.args[0], args[0], zero, _I16)
+        at = builder.bitcast(builder.gep(base, [args[1]]), _HALVES.as_pointer())
         lanes = builder.load(at, align=2)
         value16 = builder.trunc(args[2], _I16)
         return _mask(builder, builder.icmp_signed("==", lanes, _splat(builder, value16, _HALVES)))
@@ -161,6 +164,54 @@ def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
         return _first_above(builder, _reachable(builder, lanes, prefix), mass)
 
     return types.int32(array, types.int64, types.int32, types.float32), code
+
+
+@intrinsic
+def load_float(_: Any, words: Any, index: Any) -> Any:
+    """The float32 whose bits stand in `words[index]`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], ir.FloatType())
+        return builder.load(at, align=4)
+
+    return types.float32(words, types.int64), code
+
+
+@intrinsic
+def store_float(_: Any, words: Any, index: Any, value: Any) -> Any:
+    """Write the bits of float32 `value` to `words[index]`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], ir.FloatType())
+        builder.store(args[2], at, align=4)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.float32), code
+
+
+@intrinsic
+def load_half(_: Any, words: Any, index: Any) -> Any:
+    """Number `index` of the uint16 that stand two a word in `words`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = ir.IntType(64)(0)
+        base = _address(context, builder, signature.args[0], args[0], zero, _I16)
+        return builder.zext(builder.load(builder.gep(base, [args[1]]), align=2), ir.IntType(64))
+
+    return types.int64(words, types.int64), code
+
+
+@intrinsic
+def store_half(_: Any, words: Any, index: Any, value: Any) -> Any:
+    """Write `value`, 0..65535, as number `index` of the uint16 in `words`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero = ir.IntType(64)(0)
+        base = _address(context, builder, signature.args[0], args[0], zero, _I16)
+        builder.store(builder.trunc(args[2], _I16), builder.gep(base, [args[1]]), align=2)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.int64), code
 
 
 @intrinsic

@@ -1,0 +1,138 @@
+"""The arena: blocks of 32-bit words, given out in size classes and taken back into pools.
+
+    words  (W,)     int32   the arena; a unit is 8 words (32 bytes), a block a number of units
+    heap   (3,)     int64   NEXT unit never given out, LIMIT unit, units of a SLAB
+    pools  (S, P)   int64   a row a shard: CURRENT and END of its slab, units in USE, then for each
+                            size in units the first free block (its first word: the next one)
+
+A pointer is the number of a block's first unit; 0 is none. A block of 8 units or more starts on a
+cache line. A shard is a set of vertices that one thread at a time works on; it takes whole slabs
+from the heap, in one atomic step, so that threads need no latch.
+
+A *meta* word tells what a block holds: entries (16 bits), capacity class (8), whether a leaf's ids
+are 16-bit offsets (1), and the level above the leaves (5).
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from store.jit import kernel
+from store.lanes import fetch_add
+
+Words = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+
+FENWICK, CUMULATIVE, SUMS = 0, 1, 2
+
+UNIT = 8
+NEXT, LIMIT, SLAB = 0, 1, 2
+CURRENT, END, USE, FREE = 0, 1, 2, 3
+
+_SIZES = [
+    *range(4, 33, 4),
+    *range(48, 129, 16),
+    *range(160, 257, 32),
+    *range(320, 513, 64),
+    *range(640, 1025, 128),
+]
+CAPACITIES = np.array(_SIZES, np.int64)
+NARROW_FROM = 16  # a smaller leaf would save nothing by 16-bit ids
+RECORD = 4  # words of a reference: pointer, meta, base, edges below
+
+
+@kernel
+def class_of(count: int) -> int:
+    """The least class with room for `count` entries; past the last class, there is none."""
+    k = 0
+    while CAPACITIES[k] < count:
+        k += 1
+    return k
+
+
+@kernel
+def span(mode: int, capacity: int) -> int:
+    """Words of the weight index of a block."""
+    if mode == SUMS and capacity > 16:
+        return capacity + ((capacity + 15) >> 4)
+    return capacity
+
+
+@kernel
+def leaf_units(mode: int, capacity: int, narrow: int) -> int:
+    """Units of a leaf: weight index, then ids."""
+    need = span(mode, capacity) + (capacity >> narrow)
+    units = (need + UNIT - 1) // UNIT
+    return units if units < 8 else (units + 1) & ~1
+
+
+@kernel
+def inner_units(mode: int, capacity: int) -> int:
+    """Units of an inner node: weight index, then separators, then a record a child."""
+    need = span(mode, capacity) + (1 + RECORD) * capacity
+    units = (need + UNIT - 1) // UNIT
+    return units if units < 8 else (units + 1) & ~1
+
+
+@kernel
+def pack(count: int, size: int, narrow: int, level: int) -> int:
+    """A meta word: entries, capacity class, 16-bit ids or not, level."""
+    return count | (size << 16) | (narrow << 24) | (level << 25)
+
+
+@kernel
+def count_of(meta: int) -> int:
+    """Entries in the block."""
+    return meta & 0xFFFF
+
+
+@kernel
+def size_of(meta: int) -> int:
+    """Capacity class of the block."""
+    return (meta >> 16) & 0xFF
+
+
+@kernel
+def narrow_of(meta: int) -> int:
+    """1 where the ids are 16-bit offsets from the base, else 0."""
+    return (meta >> 24) & 1
+
+
+@kernel
+def level_of(meta: int) -> int:
+    """0 for a leaf, else 1 more than its children's."""
+    return meta >> 25
+
+
+@kernel
+def allocate(words: Words, pools: Longs, heap: Longs, shard: int, units: int) -> int:
+    """A block; the heap has been checked to have room."""
+    row = pools[shard]
+    row[USE] += units
+    block = row[FREE + units]
+    if block > 0:
+        row[FREE + units] = words[block * UNIT]
+        return block
+    block = row[CURRENT]
+    if units >= 8 and block & 1:  # on a cache line; the unit before it serves a small leaf
+        if block < row[END]:
+            words[block * UNIT] = row[FREE + 1]
+            row[FREE + 1] = block
+        block += 1
+    if block + units > row[END]:
+        rest = row[END] - block
+        if 0 < rest < len(row) - FREE:
+            words[block * UNIT] = row[FREE + rest]
+            row[FREE + rest] = block
+        block = fetch_add(heap, NEXT, heap[SLAB])
+        row[END] = block + heap[SLAB]
+    row[CURRENT] = block + units
+    return block
+
+
+@kernel
+def release(words: Words, pools: Longs, shard: int, block: int, units: int) -> None:
+    """Give a block back to its shard's pool."""
+    row = pools[shard]
+    row[USE] -= units
+    words[block * UNIT] = row[FREE + units]
+    row[FREE + units] = block

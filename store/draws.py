@@ -1,0 +1,248 @@
+"""Kernels that draw neighbours at random.
+
+A random number depends on the seed, the row and the number of the draw alone (SplitMix64 as a
+counter): so draws are the same however rows are dealt to threads. At each level of a tree fresh
+bits decide, since 24 bits once would not tell ten million neighbours apart.
+
+Source: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators",
+OOPSLA 2014. Draws without replacement are successive draws that skip what was drawn before; where
+too many are skipped, the rest is decided by exponential keys: P. Efraimidis, P. Spirakis, "Weighted
+random sampling with a reservoir", Information Processing Letters 97(5), 2006. That is exact: given
+what has been drawn, the draws to come do not depend on how often one was skipped.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from store import leaf, weights
+from store.blocks import (
+    CAPACITIES,
+    UNIT,
+    Words,
+    count_of,
+    level_of,
+    narrow_of,
+    size_of,
+    span,
+)
+from store.inner import child
+from store.jit import kernel
+from store.rows import KEYS, first_leaf, next_leaf, read_leaf
+from store.samtree import MAX_HEIGHT
+
+Doubles = npt.NDArray[np.float64]
+
+GOLDEN = 0x9E3779B97F4A7C15
+TRIES = 4  # draws for each neighbour wanted, before exponential keys decide
+
+
+@kernel
+def mix(value: int) -> int:
+    """64 well-mixed bits of a counter; uint64."""
+    x = np.uint64(value)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))  # type: ignore[return-value]
+
+
+@kernel
+def row_key(seed: int, row: int) -> int:
+    """The start of a row's counter; uint64."""
+    start = np.uint64(mix(np.uint64(seed) + np.uint64(GOLDEN)))
+    return mix(start + np.uint64(row) * np.uint64(GOLDEN))
+
+
+@kernel
+def number(key: int, draw: int) -> int:
+    """Random bits number `draw` of a row; uint64."""
+    return mix(np.uint64(key) + np.uint64(draw + 1) * np.uint64(GOLDEN))
+
+
+@kernel
+def upper(bits: int) -> float:
+    """A uniform in [0, 1) of the upper 24 bits; float32."""
+    return np.float32(np.int32(np.uint64(bits) >> np.uint64(40))) * np.float32(2.0**-24)
+
+
+@kernel
+def lower(bits: int) -> float:
+    """A uniform in [0, 1) of the next 24 bits; float32."""
+    part = (np.uint64(bits) >> np.uint64(16)) & np.uint64(0xFFFFFF)
+    return np.float32(np.int32(part)) * np.float32(2.0**-24)
+
+
+@kernel
+def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
+    """A neighbour in proportion to its weight; -1: there is none of weight above 0."""
+    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
+    base = np.int64(table[4 * vertex + 2])
+    if block == 0:
+        return -1
+    while True:
+        capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+        slot = weights.pick(mode, words, block * UNIT, capacity, count, upper(bits), lower(bits))
+        if slot < 0:
+            return -1
+        if level_of(meta) == 0:
+            break
+        at = child(mode, meta, block, slot)
+        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+        bits = mix(np.uint64(bits) + np.uint64(GOLDEN))
+    ids = block * UNIT + span(mode, capacity)
+    return leaf.id_at(words, ids, narrow_of(meta), base, slot)
+
+
+@kernel
+def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: int) -> int:
+    """Neighbour number `rank` in the tree's order, 0 <= rank < degree."""
+    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
+    base = np.int64(table[4 * vertex + 2])
+    while level_of(meta) > 0:
+        at = child(mode, meta, block, 0)
+        while rank >= words[at + 3]:
+            rank -= words[at + 3]
+            at += 4
+        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
+    return leaf.id_at(words, ids, narrow_of(meta), base, rank)
+
+
+@kernel
+def draw_uniform(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
+    """A neighbour, each as likely; -1: there is none."""
+    degree = np.int64(table[4 * vertex + 3])
+    if degree == 0:
+        return -1
+    rank = np.int64(((np.uint64(bits) >> np.uint64(32)) * np.uint64(degree)) >> np.uint64(32))
+    return neighbour_of_rank(mode, table, words, vertex, rank)
+
+
+@kernel
+def fill_by_keys(
+    mode: int,
+    table: Words,
+    words: Words,
+    vertex: int,
+    key: int,
+    weighted: bool,
+    out: Words,
+    start: int,
+    have: int,
+    k: int,
+) -> None:
+    """Draw the rest of k distinct neighbours by exponential keys, in one pass over the row.
+
+    Args:
+        out: `out[start : start + have]` are drawn already; written up to `start + k`.
+    """
+    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
+    base = np.int64(table[4 * vertex + 2])
+    times = np.empty(k - have, np.float64)  # the soonest so far, soonest first
+    found = np.empty(k - have, np.int64)
+    filled = 0
+    keys = np.empty(KEYS, np.int64)
+    one = np.empty(1, np.int32)
+    as_float = one.view(np.float32)
+    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    depth = first_leaf(mode, words, block, meta, path)
+    more = True
+    while more:
+        if depth > 0:
+            d = depth - 1
+            at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+            block, meta = np.int64(words[at]), np.int64(words[at + 1])
+            base = np.int64(words[at + 2])
+        count = read_leaf(mode, words, block, meta, base, keys)
+        for i in range(count):
+            neighbour = keys[i] >> 32
+            one[0] = keys[i] & 0xFFFFFFFF
+            weight = as_float[0] if weighted else np.float32(1)
+            taken = weight <= 0
+            for j in range(have):
+                taken = taken or out[start + j] == neighbour
+            if taken:
+                continue
+            bits = mix(np.uint64(key) ^ (np.uint64(neighbour) * np.uint64(GOLDEN)))
+            uniform = (np.float64(np.uint64(bits) >> np.uint64(11)) + 0.5) * 2.0**-53
+            time = -np.log(uniform) / np.float64(weight)
+            if filled == len(times) and time >= times[filled - 1]:
+                continue
+            j = min(filled, len(times) - 1)
+            while j > 0 and times[j - 1] > time:
+                times[j], found[j] = times[j - 1], found[j - 1]
+                j -= 1
+            times[j], found[j] = time, neighbour
+            filled = min(filled + 1, len(times))
+        more = next_leaf(mode, words, path, depth)
+    for j in range(k - have):
+        out[start + have + j] = found[j] if j < filled else -1
+
+
+@kernel
+def draw_distinct(
+    mode: int,
+    table: Words,
+    words: Words,
+    vertex: int,
+    key: int,
+    weighted: bool,
+    out: Words,
+    start: int,
+    k: int,
+) -> None:
+    """Write k distinct neighbours to `out[start : start + k]`, -1 where there are no more."""
+    degree = np.int64(table[4 * vertex + 3])
+    if degree == 0:
+        out[start : start + k] = -1
+        return
+    have = 0
+    if degree > k:
+        draw = 0
+        while have < k and draw < TRIES * k:
+            bits = number(key, draw)
+            draw += 1
+            if weighted:
+                neighbour = draw_weighted(mode, table, words, vertex, bits)
+            else:
+                neighbour = draw_uniform(mode, table, words, vertex, bits)
+            if neighbour < 0:
+                break
+            fresh = True
+            for j in range(have):
+                fresh = fresh and out[start + j] != neighbour
+            if fresh:
+                out[start + have] = neighbour
+                have += 1
+    if have < k:
+        again = number(key, -2)
+        fill_by_keys(mode, table, words, vertex, again, weighted, out, start, have, k)
+
+
+@kernel
+def draw_rows(
+    mode: int,
+    table: Words,
+    words: Words,
+    vertices: Words,
+    k: int,
+    seed: int,
+    weighted: bool,
+    replace: bool,
+    first: int,
+    last: int,
+    out: Words,
+) -> None:
+    """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
+    for row in range(first, last):
+        vertex = np.int64(vertices[row])
+        key = row_key(seed, row)
+        if not replace:
+            draw_distinct(mode, table, words, vertex, key, weighted, out, row * k, k)
+        elif weighted:
+            for j in range(k):
+                bits = number(key, j)
+                out[row * k + j] = draw_weighted(mode, table, words, vertex, bits)
+        else:
+            for j in range(k):
+                bits = number(key, j)
+                out[row * k + j] = draw_uniform(mode, table, words, vertex, bits)

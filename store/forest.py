@@ -1,0 +1,244 @@
+"""A forest: one samtree a vertex, in one arena.
+
+It is one direction of one relation: the weighted out-edges of vertices 0..N - 1 to ids of any size.
+It takes what has been checked; store/graph.py checks.
+
+    table  (4 * N,)  int32   a record a vertex: top node's pointer, meta and base, and its degree
+    words  (W,)      int32   the arena (store/blocks.py); its first units are none, and workplaces
+    heap   (4,)      int64   of the arena, and the units that one change may need
+    pools  (16, P)   int64   free blocks, a row a shard
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from store import draws, rows, updates
+from store.blocks import (
+    CAPACITIES,
+    CUMULATIVE,
+    FENWICK,
+    FREE,
+    LIMIT,
+    NEXT,
+    SLAB,
+    SUMS,
+    UNIT,
+    USE,
+    class_of,
+    inner_units,
+    leaf_units,
+)
+from store.lanes import PAD
+from store.memory import GrowingWords
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+MODES = {"fstable": FENWICK, "cstable": CUMULATIVE, "sums16": SUMS}
+MAX_ID = 2**31 - 2
+_FIRST = 2 * (updates.SHARDS + 1)  # units before the first block
+_SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
+
+
+class Forest:
+    """Weighted edges from dense vertices to ids in 0..MAX_ID.
+
+    Args:
+        leaf_index: "sums16", "fstable" or "cstable".
+        leaf_capacity: edges of a full leaf, and children of a full inner node: 8..1024, one of the
+            size classes.
+
+    Raises:
+        ValueError: there is no such index or capacity.
+    """
+
+    def __init__(self, leaf_index: str = "sums16", leaf_capacity: int = 256) -> None:
+        if leaf_index not in MODES:
+            raise ValueError(f"leaf_index is {leaf_index!r}: want one of {sorted(MODES)}")
+        allowed = [int(c) for c in CAPACITIES if c >= 8]
+        if leaf_capacity not in allowed:
+            raise ValueError(f"leaf_capacity is {leaf_capacity}: want one of {allowed}")
+        self.leaf_index = leaf_index
+        self.leaf_capacity = leaf_capacity
+        self._mode = MODES[leaf_index]
+        self._top = int(class_of(leaf_capacity))
+        self._count = 0
+        self._edges = 0
+        self._table = GrowingWords(1024)
+        inner = int(inner_units(self._mode, leaf_capacity))
+        widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, 0)))
+        self._widest = widest
+        need = 32 * widest
+        self._words = GrowingWords(UNIT * 2 * need + PAD)
+        self._heap = np.array([_FIRST, len(self._words.array) // UNIT - 8, 2 * widest, need])
+        self._pools = np.zeros((updates.SHARDS, FREE + widest + 1), np.int64)
+
+    def __len__(self) -> int:
+        """Number of edges."""
+        return self._edges
+
+    @property
+    def num_vertices(self) -> int:
+        """Vertices are 0..num_vertices - 1."""
+        return self._count
+
+    def ensure_vertices(self, count: int) -> None:
+        """Have at least `count` vertices.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        need = 4 * count + PAD
+        if need > len(self._table.array):
+            self._table.grow(max(need, len(self._table.array) * 5 // 4))
+        self._count = max(self._count, count)
+
+    def reserve(self, changes: int) -> None:
+        """Have room for so many changes as they usually come.
+
+        Raises:
+            MemoryError: there is no room; nothing has changed.
+        """
+        self._grow(4 * changes)
+
+    def apply(self, vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes) -> None:
+        """Apply changes; those of one vertex in the order in which they stand.
+
+        Args:
+            vertices: from where, shape (E,), each below `num_vertices`.
+            numbers: to where, shape (E,).
+            amounts: weights, finite and >= 0, shape (E,).
+            ops: shape (E,), see `store.edges.Op`.
+        """
+        count = len(vertices)
+        self.reserve(count)
+        order = np.arange(count, dtype=np.int32)
+        if count >= _SORT_FROM:
+            spare = np.empty(count, np.int32)
+            bits = int(self._count).bit_length()
+            if updates.sort_by_tree(vertices, bits, order, spare):
+                order = spare
+        progress = np.array([0, count, 0], np.int64)
+        while True:
+            updates.apply_rows(
+                self._mode,
+                self._top,
+                self._table.array,
+                self._words.array,
+                self._pools,
+                self._heap,
+                order,
+                vertices,
+                numbers,
+                amounts,
+                ops,
+                progress,
+            )
+            if progress[0] == count:
+                break
+            self._grow(0)
+        self._edges += int(progress[2])
+
+    def degree(self, vertices: Ints) -> Ints:
+        """Number of edges of each vertex, shape (S,)."""
+        return self._table.array[4 * vertices.astype(np.int64) + 3]
+
+    def weight_sum(self, vertices: Ints) -> Floats:
+        """Sum of the weights of each vertex's edges, shape (S,)."""
+        out = np.empty(len(vertices), np.float32)
+        rows.sums(self._mode, self._table.array, self._words.array, vertices, out)
+        return out
+
+    def weight(self, vertices: Ints, numbers: Ints) -> Floats:
+        """Weight of each edge, 0 where there is none, shape (E,)."""
+        out = np.empty(len(vertices), np.float32)
+        rows.lookups(self._mode, self._table.array, self._words.array, vertices, numbers, out)
+        return out
+
+    def neighbors(self, vertices: Ints) -> tuple[Longs, Ints, Floats]:
+        """Rows as (indptr, ids, weights), each row sorted by id."""
+        indptr = np.zeros(len(vertices) + 1, np.int64)
+        np.cumsum(self.degree(vertices), out=indptr[1:])
+        ids = np.empty(int(indptr[-1]), np.int32)
+        bits = np.empty(int(indptr[-1]), np.int32)
+        table, words = self._table.array, self._words.array
+        rows.read_rows(self._mode, table, words, vertices, indptr, ids, bits)
+        return indptr, ids, bits.view(np.float32)
+
+    def top_k(self, vertices: Ints, k: int) -> tuple[Ints, Floats]:
+        """The k heaviest edges of each row, shape (S, k): see `DynamicGraph.top_k`."""
+        ids = np.empty(len(vertices) * k, np.int32)
+        bits = np.empty(len(vertices) * k, np.int32)
+        table, words = self._table.array, self._words.array
+        rows.heaviest(self._mode, table, words, vertices, k, ids, bits)
+        return ids.reshape(-1, k), bits.view(np.float32).reshape(-1, k)
+
+    def sample(
+        self, vertices: Ints, fanout: int, seed: int, *, weighted: bool, replace: bool
+    ) -> Ints:
+        """Draws for each row, shape (S, fanout): see `DynamicGraph.sample`."""
+        out = np.empty(len(vertices) * fanout, np.int32)
+        draws.draw_rows(
+            self._mode,
+            self._table.array,
+            self._words.array,
+            vertices,
+            fanout,
+            seed,
+            weighted,
+            replace,
+            0,
+            len(vertices),
+            out,
+        )
+        return out.reshape(-1, fanout)
+
+    def memory_report(self) -> dict[str, int]:
+        """Bytes by part: `table`, `blocks` in use, `free` blocks and slabs, `pools`."""
+        used = int(self._pools[:, USE].sum())
+        given = int(self._heap[NEXT]) - _FIRST
+        return {
+            "table": 16 * self._count,
+            "blocks": 4 * UNIT * used,
+            "free": 4 * UNIT * (given - used),
+            "pools": self._pools.nbytes + 4 * UNIT * _FIRST,
+        }
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """What a snapshot keeps: views, which hold until the next change."""
+        return {
+            "table": self._table.array[: 4 * self._count],
+            "words": self._words.array[: UNIT * int(self._heap[NEXT])],
+            "heap": self._heap,
+            "pools": self._pools,
+            "counts": np.array([self._count, self._edges], np.int64),
+        }
+
+    def restore(self, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
+        """Take the state of the forest that `arrays` came from; index and capacity are the same."""
+        count, edges = (int(value) for value in arrays["counts"])
+        self._count = 0
+        self.ensure_vertices(count)
+        self._table.array[: 4 * count] = arrays["table"]
+        limit = int(np.asarray(arrays["heap"])[LIMIT])
+        self._words.grow(UNIT * (limit + 8) + PAD)
+        self._words.array[: len(arrays["words"])] = arrays["words"]
+        self._heap = np.array(arrays["heap"], np.int64)
+        self._pools = np.array(arrays["pools"], np.int64)
+        self._edges = edges
+
+    def _grow(self, units: int) -> None:
+        """Have `units` and what one change needs never given out."""
+        heap = self._heap
+        # Slabs grow with the arena: few for the threads to fetch, and none large in a small one.
+        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (8 * updates.SHARDS)))
+        heap[SLAB] = slab & ~1
+        # One change may split a node at every level, and open a new slab for each block.
+        heap[updates.NEED] = 32 * self._widest + 2 * updates.SHARDS * slab
+        need = int(heap[NEXT]) + units + int(heap[updates.NEED])
+        if need > heap[LIMIT]:
+            limit = max(need, int(heap[NEXT]) * 5 // 4)
+            self._words.grow(UNIT * (limit + 8) + PAD)
+            heap[LIMIT] = limit

@@ -1,0 +1,67 @@
+"""An array of 32-bit words that grows in place.
+
+It is an anonymous mapping: the kernel's page table is moved when it grows, not the bytes (mremap),
+and a page costs nothing before it is touched. So an arena may reserve what a batch needs at worst.
+"""
+
+import mmap
+
+import numpy as np
+import numpy.typing as npt
+
+Words = npt.NDArray[np.int32]
+
+_HUGE = 32 << 20  # bytes from which huge pages are asked for: they spare misses in the page table
+
+
+class GrowingWords:
+    """Words that are 0 until they are written.
+
+    Attributes:
+        array: shape (count,), int32, on a page boundary. It is another array after each `grow`:
+            do not keep it.
+    """
+
+    array: Words
+
+    def __init__(self, count: int) -> None:
+        self._map = _mapping(4 * count)
+        self.array = np.frombuffer(self._map, np.int32)
+
+    def grow(self, count: int) -> None:
+        """Have at least `count` words.
+
+        Raises:
+            MemoryError: there is no room for them; the array stays as it was.
+        """
+        have = len(self.array)
+        if count <= have:
+            return
+        del self.array
+        try:
+            self._map.resize(4 * count)
+        except (BufferError, OSError, SystemError, ValueError):
+            # Somebody holds the array, or the system cannot move a mapping.
+            old = np.frombuffer(self._map, np.int32)
+            self.array = old
+            bigger = _mapping(4 * count)
+            new = np.frombuffer(bigger, np.int32)
+            new[:have] = old
+            self._map, self.array = bigger, new
+        else:
+            self.array = np.frombuffer(self._map, np.int32)
+            _advise(self._map, 4 * count)
+
+
+def _mapping(size: int) -> mmap.mmap:
+    try:
+        made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no room for {size} bytes: {error}") from error
+    _advise(made, size)
+    return made
+
+
+def _advise(mapped: mmap.mmap, size: int) -> None:
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        mapped.madvise(mmap.MADV_HUGEPAGE)

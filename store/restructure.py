@@ -1,0 +1,336 @@
+"""How a samtree changes its shape: split of full nodes, merge of underfull ones.
+
+A full leaf is split around a pivot whose rank is within ALPHA of the middle (alpha-split): the
+exact median would take more passes and buys nothing. An underfull node is merged with a neighbour
+where both fit into three quarters of a node, so that the next insertion does not split them again.
+Blocks go back to the pools.
+
+Source: alpha-split is from X. Huang et al., "PlatoD2GL: An Efficient Dynamic Deep Graph Learning
+System for Graph Neural Network Training on Billion-Scale Graphs", ICDE 2024. Merging is ours.
+"""
+
+import numpy as np
+
+from store import inner, leaf, weights
+from store.blocks import (
+    CAPACITIES,
+    RECORD,
+    UNIT,
+    Longs,
+    Words,
+    class_of,
+    count_of,
+    inner_units,
+    leaf_units,
+    level_of,
+    narrow_of,
+    release,
+    size_of,
+    span,
+)
+from store.jit import kernel
+
+ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
+SPARE = 4  # words after the root's record: where the record of a new part is written
+
+
+@kernel
+def roomy(count: int, top: int) -> int:
+    """The class for `count` entries and an eighth more."""
+    return min(class_of(count + (count >> 3)), top)
+
+
+@kernel
+def pivot(numbers: Words, count: int) -> int:
+    """An id whose rank among `count` distinct ones is near the middle; reorders them (quickselect).
+
+    The ids below it are at least one, and it is among the others.
+    """
+    slack = np.int64(count * ALPHA)
+    least, most = max(1, count // 2 - slack), min(count - 1, count // 2 + slack)
+    low, high = 0, count - 1
+    while low < high:
+        middle = numbers[(low + high) >> 1]
+        i, j = low, high
+        while i <= j:
+            while numbers[i] < middle:
+                i += 1
+            while numbers[j] > middle:
+                j -= 1
+            if i <= j:
+                numbers[i], numbers[j] = numbers[j], numbers[i]
+                i += 1
+                j -= 1
+        # Now all before i are below all from i on.
+        if least <= i <= most and i <= high:
+            return np.int64(numbers[i : high + 1].min())
+        if j >= count // 2:
+            high = j
+        elif i <= count // 2:
+            low = i
+        else:
+            break
+    return np.int64(numbers[count // 2])
+
+
+@kernel
+def split_leaf(
+    mode: int,
+    top: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    at: int,
+    new: int,
+    scratch: Words,
+) -> int:
+    """Split a full leaf in two: the first part takes its record, the second's is written to `new`.
+
+    Returns:
+        The least id that belongs to the second part.
+    """
+    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    count, narrow, capacity = count_of(meta), narrow_of(meta), CAPACITIES[size_of(meta)]
+    where = block * UNIT
+    ids = where + span(mode, capacity)
+    for i in range(count):
+        scratch[i] = leaf.id_at(words, ids, narrow, base, i)
+    separator = pivot(scratch, count)
+
+    below, least, less, more, most = 0, separator, -1, separator, separator
+    for i in range(count):
+        number = leaf.id_at(words, ids, narrow, base, i)
+        if number < separator:
+            below += 1
+            least, less = min(least, number), max(less, number)
+        else:
+            more, most = min(more, number), max(most, number)
+    first, second = roomy(below, top), roomy(count - below, top)
+    first_base = leaf.window(least, less, CAPACITIES[first])
+    second_base = leaf.window(more, most, CAPACITIES[second])
+    leaf.create(mode, words, pools, heap, shard, at, first, first_base)
+    leaf.create(mode, words, pools, heap, shard, new, second, second_base)
+    for i in range(count):
+        number = leaf.id_at(words, ids, narrow, base, i)
+        weight = weights.get(mode, words, where, i)
+        leaf.append(mode, words, at if number < separator else new, number, weight)
+    release(words, pools, shard, block, leaf_units(mode, capacity, narrow))
+    return separator
+
+
+@kernel
+def split_inner(
+    mode: int, top: int, words: Words, pools: Longs, heap: Longs, shard: int, at: int, new: int
+) -> int:
+    """As `split_leaf`, for an inner node: in the middle of its children."""
+    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
+    half = count // 2
+    here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
+    level = level_of(meta)
+    inner.create(mode, words, pools, heap, shard, at, roomy(half, top), level)
+    inner.create(mode, words, pools, heap, shard, new, roomy(count - half, top), level)
+    for k in range(count):
+        to = at if k < half else new
+        inner.append(mode, words, to, np.int64(words[here + k]), records + RECORD * k)
+    separator = np.int64(words[here + half])
+    release(words, pools, shard, block, inner_units(mode, capacity))
+    return separator
+
+
+@kernel
+def split(
+    mode: int,
+    top: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    path: Longs,
+    depth: int,
+    scratch: Words,
+) -> None:
+    """Split the full leaf at the end of a path, and every full node above it first.
+
+    Args:
+        path: records and children from the root on (store/samtree.py); afterwards out of date.
+    """
+    root = path[0, 0]
+    spare = root + SPARE
+    first = depth  # the highest node that must be split
+    while first > 0:
+        if count_of(np.int64(words[path[first - 1, 0] + 1])) < CAPACITIES[top]:
+            break
+        first -= 1
+
+    # From above, so that a parent has room before its child is split; but then the child's record
+    # may have moved to the parent's second part: find it again by its place among the children.
+    for d in range(first, depth + 1):
+        at = path[d, 0]
+        if d == depth:
+            separator = split_leaf(mode, top, words, pools, heap, shard, at, spare, scratch)
+        else:
+            separator = split_inner(mode, top, words, pools, heap, shard, at, spare)
+        parent, k = root, 0
+        if d == 0:
+            _raise_root(mode, words, pools, heap, shard, root, separator)
+        else:
+            parent, k = path[d - 1, 0], path[d - 1, 1]
+            inner.insert(mode, words, pools, heap, shard, parent, k, separator, spare, scratch)
+        if d < depth:  # where the next node's record stands now
+            block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+            here = inner.child(mode, meta, block, k)
+            left = count_of(np.int64(words[here + 1]))
+            if path[d, 1] >= left:
+                path[d, 1] -= left
+                here = inner.child(mode, meta, block, k + 1)
+            path[d, 0] = here
+            block, meta = np.int64(words[here]), np.int64(words[here + 1])
+            path[d + 1, 0] = inner.child(mode, meta, block, path[d, 1])
+
+
+@kernel
+def _raise_root(
+    mode: int, words: Words, pools: Longs, heap: Longs, shard: int, root: int, separator: int
+) -> None:
+    """Put a new root above the two parts whose records stand at `root` and after it."""
+    part = root + 2 * SPARE
+    for i in range(RECORD):
+        words[part + i] = words[root + i]
+    level = level_of(np.int64(words[root + 1])) + 1
+    inner.create(mode, words, pools, heap, shard, root, 0, level)
+    inner.append(mode, words, root, 0, part)
+    inner.append(mode, words, root, separator, root + SPARE)
+
+
+@kernel
+def merge(
+    mode: int,
+    top: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    parent: int,
+    k: int,
+    scratch: Words,
+    spare: int,
+) -> None:
+    """Merge the children k and k + 1 of a node into one, in the place of k."""
+    block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+    left, right = inner.child(mode, meta, block, k), inner.child(mode, meta, block, k + 1)
+    separator = np.int64(words[inner.separators(mode, meta, block) + k + 1])
+    count = count_of(np.int64(words[left + 1])) + count_of(np.int64(words[right + 1]))
+    size = roomy(count, top)
+    if level_of(np.int64(words[left + 1])) == 0:
+        _merge_leaves(mode, words, pools, heap, shard, left, right, spare, size)
+    else:
+        level = level_of(np.int64(words[left + 1]))
+        inner.create(mode, words, pools, heap, shard, spare, size, level)
+        for part in (left, right):
+            block, meta = np.int64(words[part]), np.int64(words[part + 1])
+            here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
+            for j in range(count_of(meta)):
+                from_parent = part == right and j == 0
+                bound = separator if from_parent else np.int64(words[here + j])
+                inner.append(mode, words, spare, bound, records + RECORD * j)
+            release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
+    for i in range(RECORD):
+        words[left + i] = words[spare + i]
+    inner.erase(mode, words, parent, k + 1, scratch)
+    block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+    mass = inner.total(mode, words, left)
+    capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+    weights.put(mode, words, block * UNIT, capacity, count, k, mass)
+
+
+@kernel
+def _merge_leaves(
+    mode: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    left: int,
+    right: int,
+    spare: int,
+    size: int,
+) -> None:
+    least, most = np.int64(2**31 - 1), np.int64(-1)
+    for part in (left, right):
+        block, meta, base = (
+            np.int64(words[part]),
+            np.int64(words[part + 1]),
+            np.int64(words[part + 2]),
+        )
+        if count_of(meta) > 0:
+            ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
+            low, high = leaf.extent(words, ids, narrow_of(meta), base, count_of(meta))
+            least, most = min(least, low), max(most, high)
+    base = leaf.window(least, most, CAPACITIES[size]) if most >= 0 else -1
+    leaf.create(mode, words, pools, heap, shard, spare, size, base)
+    for part in (left, right):
+        block, meta, base = (
+            np.int64(words[part]),
+            np.int64(words[part + 1]),
+            np.int64(words[part + 2]),
+        )
+        where, capacity = block * UNIT, CAPACITIES[size_of(meta)]
+        for i in range(count_of(meta)):
+            number = leaf.id_at(words, where + span(mode, capacity), narrow_of(meta), base, i)
+            leaf.append(mode, words, spare, number, weights.get(mode, words, where, i))
+        release(words, pools, shard, block, leaf_units(mode, capacity, narrow_of(meta)))
+
+
+@kernel
+def tidy(
+    mode: int,
+    top: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    path: Longs,
+    depth: int,
+    scratch: Words,
+) -> None:
+    """After a removal from the leaf at the end of a path: shrink, merge, and lower the tree."""
+    root = path[0, 0]
+    at = path[depth, 0]
+    meta = np.int64(words[at + 1])
+    count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
+    if depth == 0 and count == 0:
+        leaf.drop(mode, words, pools, shard, root)
+        return
+    if 2 * count <= capacity and size_of(meta) > 0:
+        size = roomy(max(count, 1), top)
+        if size < size_of(meta):
+            leaf.move(mode, words, pools, heap, shard, at, size, -1)
+
+    for d in range(depth, 0, -1):
+        count = count_of(np.int64(words[path[d, 0] + 1]))
+        if 4 * count >= CAPACITIES[top]:
+            break
+        parent, k = path[d - 1, 0], path[d - 1, 1]
+        block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+        siblings = count_of(meta)
+        if siblings == 1:
+            continue
+        k = k if k + 1 < siblings else k - 1
+        left, right = inner.child(mode, meta, block, k), inner.child(mode, meta, block, k + 1)
+        both = count_of(np.int64(words[left + 1])) + count_of(np.int64(words[right + 1]))
+        if 4 * both > 3 * CAPACITIES[top]:
+            break
+        merge(mode, top, words, pools, heap, shard, parent, k, scratch, root + SPARE)
+
+    meta = np.int64(words[root + 1])
+    while level_of(meta) > 0 and count_of(meta) == 1:
+        block = np.int64(words[root])
+        only = inner.child(mode, meta, block, 0)
+        for i in range(RECORD):
+            words[root + i] = words[only + i]
+        release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
+        meta = np.int64(words[root + 1])
+    if level_of(meta) == 0 and count_of(meta) == 0:
+        leaf.drop(mode, words, pools, shard, root)

@@ -1,0 +1,224 @@
+"""Kernels that read whole rows: all neighbours of a vertex, or the heaviest of them.
+
+A row goes through its tree leaf by leaf, in the order of the leaves' ranges; inside a leaf there is
+no order, so what must be sorted is sorted a leaf at a time.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from store import leaf, weights
+from store.blocks import (
+    CAPACITIES,
+    UNIT,
+    Longs,
+    Words,
+    count_of,
+    level_of,
+    narrow_of,
+    size_of,
+    span,
+)
+from store.inner import child
+from store.jit import kernel
+from store.samtree import MAX_HEIGHT, lookup
+
+Floats = npt.NDArray[np.float32]
+
+KEYS = 1024  # edges that a leaf may hold
+
+
+@kernel
+def first_leaf(mode: int, words: Words, block: int, meta: int, path: Longs) -> int:
+    """Write the way to the first leaf under an inner node; returns the leaf's depth.
+
+    Args:
+        path: written, shape (MAX_HEIGHT, 3): block, meta and the child taken in each inner node.
+    """
+    depth = 0
+    while level_of(meta) > 0:
+        path[depth, 0], path[depth, 1], path[depth, 2] = block, meta, 0
+        at = child(mode, meta, block, 0)
+        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+        depth += 1
+    return depth
+
+
+@kernel
+def next_leaf(mode: int, words: Words, path: Longs, depth: int) -> bool:
+    """Move a path to the next leaf; False where there is none."""
+    d = depth - 1
+    while d >= 0:
+        path[d, 2] += 1
+        if path[d, 2] < count_of(path[d, 1]):
+            break
+        d -= 1
+    if d < 0:
+        return False
+    for down in range(d + 1, depth):
+        at = child(mode, path[down - 1, 1], path[down - 1, 0], path[down - 1, 2])
+        path[down, 0], path[down, 1], path[down, 2] = words[at], words[at + 1], 0
+    return True
+
+
+@kernel
+def read_leaf(mode: int, words: Words, block: int, meta: int, base: int, keys: Longs) -> int:
+    """Write a leaf's edges to `keys`, id in the upper and weight's bits in the lower half."""
+    capacity, narrow, count = CAPACITIES[size_of(meta)], narrow_of(meta), count_of(meta)
+    where = block * UNIT
+    ids = where + span(mode, capacity)
+    one = np.empty(1, np.float32)
+    bits = one.view(np.int32)
+    for i in range(count):
+        one[0] = weights.get(mode, words, where, i)
+        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | np.int64(bits[0])
+    return count
+
+
+@kernel
+def sort_keys(keys: Longs, low: int, high: int) -> None:
+    """Sort `keys[low:high]` ascending: quicksort, and insertion for what is short."""
+    while high - low > 24:
+        middle = keys[(low + high) >> 1]
+        i, j = low, high - 1
+        while i <= j:
+            while keys[i] < middle:
+                i += 1
+            while keys[j] > middle:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if j + 1 - low < high - i:
+            sort_keys(keys, low, j + 1)
+            low = i
+        else:
+            sort_keys(keys, i, high)
+            high = j + 1
+    for i in range(low + 1, high):
+        key = keys[i]
+        j = i - 1
+        while j >= low and keys[j] > key:
+            keys[j + 1] = keys[j]
+            j -= 1
+        keys[j + 1] = key
+
+
+@kernel
+def read_rows(
+    mode: int, table: Words, words: Words, vertices: Words, out: Longs, ids: Words, bits: Words
+) -> None:
+    """Write the rows of `vertices`, each sorted by id, one after another.
+
+    Args:
+        out: the place of each row's first edge, shape (S,).
+        ids: written, shape (E,).
+        bits: written, the weights' bits, shape (E,).
+    """
+    keys = np.empty(KEYS, np.int64)
+    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    for row in range(len(vertices)):
+        record = 4 * np.int64(vertices[row])
+        block, meta = np.int64(table[record]), np.int64(table[record + 1])
+        if block == 0:
+            continue
+        base = np.int64(table[record + 2])
+        to = out[row]
+        depth = first_leaf(mode, words, block, meta, path)
+        more = True
+        while more:
+            if depth > 0:
+                d = depth - 1
+                at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+                block, meta = np.int64(words[at]), np.int64(words[at + 1])
+                base = np.int64(words[at + 2])
+            count = read_leaf(mode, words, block, meta, base, keys)
+            sort_keys(keys, 0, count)
+            for i in range(count):
+                ids[to + i] = keys[i] >> 32
+                bits[to + i] = keys[i] & 0xFFFFFFFF
+            to += count
+            more = next_leaf(mode, words, path, depth)
+
+
+@kernel
+def sift(heap: Longs, count: int, key: int) -> None:
+    """Put `key` in the place of the least of a heap, and restore its order."""
+    at = 0
+    while True:
+        below = 2 * at + 1
+        if below >= count:
+            break
+        if below + 1 < count and heap[below + 1] < heap[below]:
+            below += 1
+        if heap[below] >= key:
+            break
+        heap[at] = heap[below]
+        at = below
+    heap[at] = key
+
+
+@kernel
+def heaviest(
+    mode: int, table: Words, words: Words, vertices: Words, k: int, ids: Words, bits: Words
+) -> None:
+    """Write the k heaviest edges of each row: heaviest first, the smaller id first among equals.
+
+    Args:
+        ids: written, -1 where a row has no more edges, shape (S * k,).
+        bits: written, the weights' bits, shape (S * k,).
+    """
+    keys = np.empty(KEYS, np.int64)
+    best = np.empty(k, np.int64)
+    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    for row in range(len(vertices)):
+        record = 4 * np.int64(vertices[row])
+        block, meta = np.int64(table[record]), np.int64(table[record + 1])
+        base = np.int64(table[record + 2])
+        best[:] = -1
+        depth = first_leaf(mode, words, block, meta, path) if block else 0
+        more = block != 0 and k > 0
+        while more:
+            if depth > 0:
+                d = depth - 1
+                at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+                block, meta = np.int64(words[at]), np.int64(words[at + 1])
+                base = np.int64(words[at + 2])
+            count = read_leaf(mode, words, block, meta, base, keys)
+            for i in range(count):
+                # Weights are >= 0, so their bits are in their order; a smaller id counts as more.
+                key = ((keys[i] & 0xFFFFFFFF) << 32) | (0x7FFFFFFF - (keys[i] >> 32))
+                if key > best[0]:
+                    sift(best, k, key)
+            more = next_leaf(mode, words, path, depth)
+        sort_keys(best, 0, k)
+        for i in range(k):
+            key = best[k - 1 - i]
+            if key < 0:
+                ids[row * k + i], bits[row * k + i] = -1, 0
+            else:
+                ids[row * k + i] = 0x7FFFFFFF - (key & 0x7FFFFFFF)
+                bits[row * k + i] = key >> 32
+
+
+@kernel
+def sums(mode: int, table: Words, words: Words, vertices: Words, out: Floats) -> None:
+    """Write the sum of each row's weights, shape (S,)."""
+    for row in range(len(vertices)):
+        record = 4 * np.int64(vertices[row])
+        block, meta = np.int64(table[record]), np.int64(table[record + 1])
+        out[row] = 0
+        if block:
+            capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+            out[row] = weights.total(mode, words, block * UNIT, capacity, count)
+
+
+@kernel
+def lookups(
+    mode: int, table: Words, words: Words, vertices: Words, numbers: Words, out: Floats
+) -> None:
+    """Write the weight of each edge, 0 where there is none, shape (E,)."""
+    for row in range(len(vertices)):
+        found = lookup(mode, table, words, np.int64(vertices[row]), np.int64(numbers[row]))
+        out[row] = max(found, np.float32(0))

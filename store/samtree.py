@@ -1,0 +1,160 @@
+"""The samtree: the weighted neighbours of one vertex, as a tree that grows with them.
+
+A tree is one leaf as long as its edges fit. Then leaves stand in ranges of ids under inner nodes,
+to any height. Layout of an inner node's block: the weight index over its children's sums; then
+`capacity` separators; then `capacity` records (pointer, meta, base, edges below). Child k holds the
+ids from separator k up to separator k + 1; separator 0 is not looked at.
+
+Source: X. Huang et al., "PlatoD2GL: An Efficient Dynamic Deep Graph Learning System for Graph
+Neural Network Training on Billion-Scale Graphs", ICDE 2024. Ours: separators, and the index over
+the children's sums, of which its text says nothing.
+"""
+
+import numpy as np
+
+from store import leaf, restructure, weights
+from store.blocks import (
+    CAPACITIES,
+    UNIT,
+    Longs,
+    Words,
+    count_of,
+    level_of,
+    narrow_of,
+    size_of,
+    span,
+)
+from store.inner import child, route, separators, total
+from store.jit import kernel
+
+ADD, SET, DELETE = 0, 1, 2
+MAX_HEIGHT = 16
+
+
+@kernel
+def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int:
+    """Find the leaf for an id.
+
+    Args:
+        root: the word where the top node's record starts.
+        path: written, shape (MAX_HEIGHT, 2): for each node on the way the word where its record
+            starts, and the number of the child taken in it.
+
+    Returns:
+        The leaf's row of `path`.
+    """
+    at, depth = root, 0
+    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    path[0, 0] = at
+    while level_of(meta) > 0:
+        k = route(words, separators(mode, meta, block), count_of(meta), number)
+        path[depth, 1] = k
+        depth += 1
+        at = child(mode, meta, block, k)
+        path[depth, 0] = at
+        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    return depth
+
+
+@kernel
+def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> None:
+    """Bring the sums and counts above a changed leaf up to date."""
+    for d in range(depth - 1, -1, -1):
+        at = path[d, 0]
+        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+        capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+        mass = total(mode, words, path[d + 1, 0])
+        weights.put(mode, words, block * UNIT, capacity, count, path[d, 1], mass)
+        words[at + 3] += change
+
+
+@kernel
+def change(
+    mode: int,
+    top: int,
+    words: Words,
+    pools: Longs,
+    heap: Longs,
+    shard: int,
+    root: int,
+    op: int,
+    number: int,
+    weight: float,
+    path: Longs,
+    scratch: Words,
+) -> int:
+    """Apply one change to a tree.
+
+    Args:
+        top: the greatest capacity class.
+        root: the word where the top node's record starts; all 0: the tree is empty.
+        path: for the way down, shape (MAX_HEIGHT, 2).
+        scratch: room for a leaf's ids, and for a node's sums.
+
+    Returns:
+        1 where an edge came, -1 where one went, else 0.
+    """
+    if words[root] == 0:
+        if op == DELETE:
+            return 0
+        leaf.create(mode, words, pools, heap, shard, root, 0, -1)
+        leaf.append(mode, words, root, number, weight)
+        return 1
+
+    depth = descend(mode, words, root, number, path)
+    at = path[depth, 0]
+    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+    where = block * UNIT
+    slot = leaf.find(words, where + span(mode, capacity), narrow_of(meta), base, count, number)
+    if slot >= 0 and op != DELETE:
+        if op == ADD:
+            weights.add(mode, words, where, capacity, count, slot, weight)
+        else:
+            weights.put(mode, words, where, capacity, count, slot, weight)
+        refresh(mode, words, path, depth, 0)
+        return 0
+    if op == DELETE:
+        if slot < 0:
+            return 0
+        leaf.remove(mode, words, at, slot)
+        refresh(mode, words, path, depth, -1)
+        if 2 * count <= capacity or count == 1:
+            restructure.tidy(mode, top, words, pools, heap, shard, path, depth, scratch)
+        return -1
+
+    if not leaf.fits(capacity, meta, base, number):
+        if count < capacity:  # the id is out of a narrow leaf's window
+            leaf.move(mode, words, pools, heap, shard, at, size_of(meta), number)
+        elif size_of(meta) < top:
+            leaf.move(mode, words, pools, heap, shard, at, size_of(meta) + 1, number)
+        else:
+            restructure.split(mode, top, words, pools, heap, shard, path, depth, scratch)
+            depth = descend(mode, words, root, number, path)
+            at = path[depth, 0]
+            size = size_of(np.int64(words[at + 1]))
+            if not leaf.fits(
+                CAPACITIES[size], np.int64(words[at + 1]), np.int64(words[at + 2]), number
+            ):
+                bigger = size + 1 if count_of(np.int64(words[at + 1])) == CAPACITIES[size] else size
+                leaf.move(mode, words, pools, heap, shard, at, bigger, number)
+    leaf.append(mode, words, at, number, weight)
+    refresh(mode, words, path, depth, 1)
+    return 1
+
+
+@kernel
+def lookup(mode: int, table: Words, words: Words, vertex: int, number: int) -> float:
+    """Weight of one edge; -1 where there is none."""
+    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
+    base = np.int64(table[4 * vertex + 2])
+    if block == 0:
+        return np.float32(-1)
+    while level_of(meta) > 0:
+        k = route(words, separators(mode, meta, block), count_of(meta), number)
+        at = child(mode, meta, block, k)
+        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    capacity = CAPACITIES[size_of(meta)]
+    ids = block * UNIT + span(mode, capacity)
+    slot = leaf.find(words, ids, narrow_of(meta), base, count_of(meta), number)
+    return weights.get(mode, words, block * UNIT, slot) if slot >= 0 else np.float32(-1)

@@ -1,0 +1,128 @@
+"""The weight index of a block, whichever of the three it is.
+
+The mode is a number that the compiled code branches on: every block of a graph has the same, so the
+branch is always foreseen, and one compile serves all three.
+"""
+
+import numpy as np
+
+from store import cstable, fstable, sums16
+from store.blocks import CUMULATIVE, SUMS, Words
+from store.jit import kernel
+from store.lanes import load_float, store_float
+
+
+@kernel
+def get(mode: int, words: Words, at: int, slot: int) -> float:
+    """Weight of a slot."""
+    if mode == SUMS:
+        return sums16.get(words, at, slot)
+    if mode == CUMULATIVE:
+        return cstable.get(words, at, slot)
+    return fstable.get(words, at, slot)
+
+
+@kernel
+def put(
+    mode: int, words: Words, at: int, capacity: int, count: int, slot: int, weight: float
+) -> None:
+    """Overwrite the weight of a slot."""
+    if mode == SUMS:
+        sums16.put(words, at, capacity, count, slot, weight)
+    elif mode == CUMULATIVE:
+        cstable.add(words, at, count, slot, np.float32(weight) - cstable.get(words, at, slot))
+    else:
+        fstable.add(words, at, count, slot, np.float32(weight) - fstable.get(words, at, slot))
+
+
+@kernel
+def add(
+    mode: int, words: Words, at: int, capacity: int, count: int, slot: int, change: float
+) -> None:
+    """Add to the weight of a slot."""
+    if mode == SUMS:
+        weight = np.float32(sums16.get(words, at, slot) + np.float32(change))
+        sums16.put(words, at, capacity, count, slot, weight)
+    elif mode == CUMULATIVE:
+        cstable.add(words, at, count, slot, np.float32(change))
+    else:
+        fstable.add(words, at, count, slot, np.float32(change))
+
+
+@kernel
+def push(mode: int, words: Words, at: int, capacity: int, count: int, weight: float) -> None:
+    """Append a weight to `count` others."""
+    if mode == SUMS:
+        sums16.push(words, at, capacity, count, weight)
+    elif mode == CUMULATIVE:
+        cstable.push(words, at, count, weight)
+    else:
+        fstable.push(words, at, count, weight)
+
+
+@kernel
+def pop(mode: int, words: Words, at: int, capacity: int, count: int) -> None:
+    """Drop the last of `count` weights; the other two indexes need nothing for that."""
+    if mode == SUMS:
+        sums16.pop(words, at, capacity, count)
+
+
+@kernel
+def total(mode: int, words: Words, at: int, capacity: int, count: int) -> float:
+    """Sum of `count` weights."""
+    if mode == SUMS:
+        return sums16.total(words, at, capacity, count)
+    if mode == CUMULATIVE:
+        return cstable.total(words, at, count)
+    return fstable.total(words, at, count)
+
+
+@kernel
+def pick(
+    mode: int, words: Words, at: int, capacity: int, count: int, first: float, second: float
+) -> int:
+    """A slot drawn in proportion to its weight, by uniforms in [0, 1); -1: all are 0."""
+    if mode == SUMS:
+        return sums16.pick(words, at, capacity, count, first, second)
+    slot = 0
+    if mode == CUMULATIVE:
+        slot = cstable.pick(words, at, count, first)
+    else:
+        slot = fstable.pick(words, at, count, first)
+    # Rounding may have led to a slot of weight 0: the nearest that has a weight stands for it.
+    below = slot
+    while below >= 0 and get(mode, words, at, below) <= 0:
+        below -= 1
+    if below >= 0:
+        return below
+    while slot < count and get(mode, words, at, slot) <= 0:
+        slot += 1
+    return slot if slot < count else -1
+
+
+@kernel
+def copy(
+    mode: int, words: Words, source: int, source_capacity: int, to: int, capacity: int, count: int
+) -> None:
+    """Copy the index of `count` weights to a block of another capacity."""
+    for i in range(count):
+        words[to + i] = words[source + i]
+    if mode == SUMS and capacity > 16:
+        groups = (count + 15) >> 4
+        if source_capacity > 16:
+            for group in range(groups):
+                words[to + capacity + group] = words[source + source_capacity + group]
+        else:
+            for group in range(groups):
+                sums16.fix(words, to, capacity, count, group)
+
+
+@kernel
+def scale(mode: int, words: Words, at: int, capacity: int, count: int, factor: float) -> None:
+    """Multiply all weights by a power of two: sums stay exact, so nothing is added up anew."""
+    groups = (count + 15) >> 4 if mode == SUMS and capacity > 16 else 0
+    for i in range(count):
+        store_float(words, at + i, load_float(words, at + i) * np.float32(factor))
+    for i in range(groups):
+        k = at + capacity + i
+        store_float(words, k, load_float(words, k) * np.float32(factor))
