@@ -53,6 +53,8 @@ class SessionsConfig:
         partitions: of topics that are made because they are missing.
         client: further settings of librdkafka (SASL, TLS).
         startup_timeout_s: until an unreachable broker is an error.
+        session_timeout_s: after so long a dead worker's plays go to another. Apache Kafka takes no
+            less than 6 by default; the embedded broker lets a first member wait for half of it.
     """
 
     bootstrap: str
@@ -64,6 +66,7 @@ class SessionsConfig:
     max_skew_s: float = 3600.0
     client: Mapping[str, str] = field(default_factory=dict)
     startup_timeout_s: float = 30.0
+    session_timeout_s: float = 6.0
 
 
 @dataclass(slots=True)
@@ -147,18 +150,20 @@ def create_app(
         broker=[URL(f"kafka://{address}") for address in config.bootstrap.split(",")],
         broker_credentials=_credentials(config.client),
         broker_commit_interval=0.5,
-        broker_max_poll_interval=600.0,
+        broker_heartbeat_interval=config.session_timeout_s / 3,
+        broker_max_poll_interval=2 * PATIENCE_S,
+        broker_rebalance_timeout=max(config.session_timeout_s, 10.0),
+        broker_session_timeout=config.session_timeout_s,
         consumer_auto_offset_reset="earliest",
         store="memory://",
         topic_partitions=partitions,
         topic_disable_leader=True,
         web_enabled=False,
     )
-    raw = faust.Schema(
-        key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+    plays = app.topic(
+        config.plays, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
     )
-    plays = app.topic(config.plays, schema=raw)
-    recent = app.Table("recent", partitions=partitions, schema=raw)
+    recent = app.Table("recent", partitions=partitions, key_type=bytes, value_type=bytes)
 
     @app.agent(plays)
     async def pair(stream: Any) -> None:
@@ -251,7 +256,7 @@ async def serve(config: SessionsConfig, stop: asyncio.Event, counts: Counts | No
         raise failures[0]
 
 
-def run_sessions(config: SessionsConfig) -> None:
+def run_sessions(config: SessionsConfig, counts: Counts | None = None) -> None:
     """Turn plays into co-plays until SIGTERM or SIGINT; raises as `serve` does."""
 
     async def main() -> None:
@@ -259,7 +264,7 @@ def run_sessions(config: SessionsConfig) -> None:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, stop.set)
-        await serve(config, stop)
+        await serve(config, stop, counts)
 
     asyncio.run(main())
 
