@@ -6,11 +6,12 @@ client. Its text names host and port, never a password.
 
 import contextlib
 import logging
+import os
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis import Redis
@@ -25,6 +26,8 @@ from redis.retry import Retry
 
 Client = Redis  # for signatures outside of this package, which alone knows the library
 
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_PLAIN_HINT = "; where it speaks no TLS, its URL begins with redis:// (not rediss://)"
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -72,9 +75,10 @@ def connect(
     Raises:
         RedisUnreachable: no answer within `startup_timeout_s`.
         RedisRefused: it does not let us in; that is not tried again.
-        ValueError: `url` is none.
+        ValueError: `url` is none, or names a file that cannot be read.
     """
     where = address(url)
+    _check_files(url, options)
     options.setdefault("protocol", 2)
     options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     try:
@@ -93,7 +97,12 @@ def connect(
                 call(first, "PING")
         except RedisUnreachable as error:
             if time.monotonic() + pause > deadline:
-                raise RedisUnreachable(f"{error} (tried for {startup_timeout_s:g} s)") from error
+                # A server without TLS waits for the rest of what it takes for a line of text.
+                silent = url.startswith("rediss") and "Timeout connecting" in str(error)
+                hint = _PLAIN_HINT if silent else ""
+                raise RedisUnreachable(
+                    f"{error} (tried for {startup_timeout_s:g} s){hint}"
+                ) from error
             if not told:
                 told = True
                 (on_wait or log.warning)(f"{error}; trying for {startup_timeout_s:g} s")
@@ -190,7 +199,7 @@ def translate(error: RedisError, where: str) -> RedisFailed:
     if isinstance(error, BusyLoadingError):
         return RedisUnreachable(f"Redis at {where} is still loading its data")
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return RedisUnreachable(f"no answer from Redis at {where} ({_reason(error)})")
+        return RedisUnreachable(f"no answer from Redis at {where} ({_reason(error)}){_hint(error)}")
     return RedisFailed(f"Redis at {where}: {text}")
 
 
@@ -199,6 +208,25 @@ def _certificate_problem(error: BaseException | None) -> str:
         if isinstance(error, ssl.SSLCertVerificationError):
             return error.verify_message
         error = error.__cause__ or error.__context__
+    return ""
+
+
+def _check_files(url: str, options: Mapping[str, Any]) -> None:
+    """A missing file would look like a server that does not answer."""
+    given = {**dict(parse_qsl(urlsplit(url).query)), **options}
+    for key in _FILES:
+        path = given.get(key)
+        if path is not None and not os.access(path, os.R_OK):
+            raise ValueError(f"{key}={path} of the Redis URL: no file that this user can read")
+
+
+def _hint(error: RedisError) -> str:
+    """What a connection that ends at once may mean."""
+    text = _reason(error)
+    if text.startswith("TLS: WRONG_VERSION_NUMBER"):
+        return _PLAIN_HINT
+    if "closed by server" in text or "Connection reset" in text:
+        return "; where it speaks TLS, its URL begins with rediss:// (not redis://)"
     return ""
 
 
