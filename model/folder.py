@@ -1,4 +1,4 @@
-"""A model on disk: `model.safetensors` (weights), `card.json` (what they are), and no pickle.
+"""Tensors and a card on disk: a model is `model.safetensors` and `card.json`, and no pickle.
 
 The card names the checksum of the weights, so that a folder of which only a part was written is
 told from a whole one; it is written last, and each file under another name first. It carries the
@@ -8,18 +8,30 @@ format's version: a newer one is refused, not guessed at.
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
 
 FORMAT = 1
-WEIGHTS, CARD = "model.safetensors", "card.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Names of the two files in a folder, and in words what they hold."""
+
+    what: str
+    tensors: str
+    card: str
+
+
+FILES = Files("model", "model.safetensors", "card.json")
 
 
 class ModelFolderError(ValueError):
@@ -33,21 +45,8 @@ def save_model(folder: Path, model: SemanticGNN, card: dict[str, Any]) -> None:
         card: data, settings, metrics, revision: anything that JSON can hold. The keys `format`,
             `sha256`, `config` and `names` are ours.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = save({name: one.contiguous() for name, one in model.state_dict().items()})
-    full = {
-        **card,
-        "format": FORMAT,
-        "sha256": hashlib.sha256(weights).hexdigest(),
-        "config": asdict(model.config),
-        "names": {
-            "title": model.title_names,
-            "concept": model.concept_names,
-            "relation": model.relation_names,
-        },
-    }
-    _write(folder / WEIGHTS, weights)
-    _write(folder / CARD, json.dumps(full).encode())
+    mine = {"config": asdict(model.config), "names": asdict(model.names())}
+    save_tensors(folder, dict(model.state_dict()), {**card, **mine}, FILES)
 
 
 def load_model(folder: Path) -> tuple[SemanticGNN, dict[str, Any]]:
@@ -56,37 +55,66 @@ def load_model(folder: Path) -> tuple[SemanticGNN, dict[str, Any]]:
     Raises:
         ModelFolderError: no model, a torn one, or one of a newer format.
     """
-    try:
-        card = json.loads((folder / CARD).read_bytes())
-        weights = (folder / WEIGHTS).read_bytes()
-    except OSError as error:
-        raise ModelFolderError(
-            f"{folder} holds no model: {error.filename}: {error.strerror}; run `upwell pretrain`"
-        ) from error
-    except ValueError as error:
-        raise ModelFolderError(f"{folder / CARD} is torn: {error}; pretrain anew") from error
-    version = card.get("format") if isinstance(card, dict) else None
-    if not isinstance(version, int):
-        raise ModelFolderError(f"{folder / CARD} names no format; pretrain anew")
-    if version > FORMAT:
-        raise ModelFolderError(
-            f"{folder} has format {version}, newer than {FORMAT}: upgrade upwell, or pretrain anew"
-        )
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != card.get("sha256"):
-        raise ModelFolderError(
-            f"{folder / WEIGHTS} is torn: its checksum is {digest[:12]}, "
-            f"the card says {str(card.get('sha256'))[:12]}; pretrain anew"
-        )
+    weights, card = load_tensors(folder, FILES, remedy="pretrain anew")
     try:
         names = card["names"]
         model = SemanticGNN(
             ModelConfig(**card["config"]), names["title"], names["concept"], names["relation"]
         )
-        model.load_state_dict(load(weights))
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFolderError(f"{folder}: card and weights disagree: {error}") from error
     return model.eval(), card
+
+
+def save_tensors(
+    folder: Path, tensors: dict[str, Tensor], card: dict[str, Any], files: Files
+) -> None:
+    """Write tensors and a card; the card gets the keys `format` and `sha256`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = save({name: one.contiguous() for name, one in tensors.items()})
+    full = {**card, "format": FORMAT, "sha256": hashlib.sha256(content).hexdigest()}
+    _write(folder / files.tensors, content)
+    _write(folder / files.card, json.dumps(full).encode())
+
+
+def load_tensors(
+    folder: Path, files: Files, *, remedy: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote.
+
+    Args:
+        remedy: what a user can do about files that are torn.
+
+    Raises:
+        ModelFolderError: nothing there, torn, or of a newer format.
+    """
+    try:
+        card = json.loads((folder / files.card).read_bytes())
+        content = (folder / files.tensors).read_bytes()
+    except OSError as error:
+        raise ModelFolderError(
+            f"{folder} holds no {files.what}: {error.filename}: {error.strerror}; {remedy}"
+        ) from error
+    except ValueError as error:
+        raise ModelFolderError(f"{folder / files.card} is torn: {error}; {remedy}") from error
+    version = card.get("format") if isinstance(card, dict) else None
+    if not isinstance(version, int):
+        raise ModelFolderError(f"{folder / files.card} names no format; {remedy}")
+    if version > FORMAT:
+        raise ModelFolderError(
+            f"{folder} has format {version}, newer than {FORMAT}: upgrade upwell, or {remedy}"
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.get("sha256"):
+        raise ModelFolderError(
+            f"{folder / files.tensors} is torn: its checksum is {digest[:12]}, "
+            f"the card says {str(card.get('sha256'))[:12]}; {remedy}"
+        )
+    try:
+        return load(content), card
+    except SafetensorError as error:
+        raise ModelFolderError(f"{folder / files.tensors}: {error}; {remedy}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -14,25 +14,27 @@ Sources: the micro-trainer is ours. Replay and distillation as in Y. Xu et al., 
 Structure Aware Incremental Learning for Recommender Systems", CIKM 2020.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from model.batch import GraphBatch
+from model.gate import judge
 from model.inference import Embedder
 from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
 from model.positives import Positives
-from model.quality import ranks, recall_at_k, reciprocal_rank
 from model.reservoir import Reservoir
-from model.semantic_gnn import Moved, SemanticGNN, take_rows
+from model.semantic_gnn import SemanticGNN
 from model.settings import MicroConfig, ModelConfig
+from model.trainer_state import Moments, TrainerState
 from partition.hasp import HaspSubgraph
 from partition.mincut import Partition, coplay_edges, cut_edges
 from partition.neighbourhood import strength
@@ -42,8 +44,9 @@ from store.graph import DynamicGraph
 Float32s = npt.NDArray[np.float32]
 Lock = AbstractContextManager[object]
 
+NONE = np.zeros(0, np.int32)
+
 PASSED, REFUSED, SKIPPED = "passed", "refused", "skipped"
-GATE_DEVIATIONS = 2.0  # a loss of quality within so many standard errors is chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +79,10 @@ class CycleReport:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Judgement:
-    reason: str  # empty: passed
-    drift_cosine: float
-    recall_before: float
-    recall_after: float
-
-
 class MicroTrainer:
     """Runs cycles; keeps the reservoir, the cut and the optimiser's moments between them.
+
+    One thread calls; `state` and `save` alone may be called by another meanwhile.
 
     Args:
         seed: of all its draws.
@@ -99,15 +96,54 @@ class MicroTrainer:
         self.rng = np.random.default_rng(seed)
         self.cycles = 0
         self.partition: Partition | None = None
-        self.moments: dict[str, dict[str, Tensor]] = {}
+        self.moments = Moments.none()
+        self._changing = threading.Lock()
+        self._before: TrainerState | None = None  # what was, while a cycle runs
+
+    def state(self) -> TrainerState:
+        """All that the next cycle depends on; while one runs, what it began with."""
+        with self._changing:
+            return self._before or self._state()
+
+    def save(self, folder: Path, *, gone: npt.NDArray[np.integer] = NONE) -> None:
+        """Write `state` under `folder`, which is made.
+
+        Args:
+            gone: titles that were retired, but not yet given to `forget`.
+        """
+        self.state().without(gone).save(folder)
+
+    @classmethod
+    def load(
+        cls, folder: Path, model_config: ModelConfig, config: MicroConfig, seed: int
+    ) -> "MicroTrainer":
+        """A trainer that goes on as the one that was saved; the settings may be others.
+
+        Args:
+            seed: of nothing that was saved: the draws go on where they were.
+
+        Raises:
+            ModelFolderError: nothing there, torn, or of a newer format.
+        """
+        saved = TrainerState.load(folder)
+        trainer = cls(model_config, config, seed)
+        trainer.reservoir.restore(saved.pairs, saved.seen, saved.reservoir_rng)
+        trainer.generator.set_state(saved.generator)
+        trainer.rng.bit_generator.state = saved.rng
+        trainer.cycles, trainer.moments = saved.cycles, saved.moments
+        if saved.partition is not None and saved.partition.num_parts == config.parts:
+            trainer.partition = saved.partition
+        return trainer
 
     def remember(self, positives: Positives) -> None:
         """Put pairs of the past into the reservoir, as after pretraining."""
-        self.reservoir.add(positives)
+        with self._changing:
+            self.reservoir.add(positives)
 
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Titles were retired; call before their dense ids can be used again."""
-        self.reservoir.forget(titles)
+        with self._changing:
+            self.reservoir.forget(titles)
 
     def cycle(
         self,
@@ -128,6 +164,38 @@ class MicroTrainer:
                 shape (T, D).
             stop: asked between steps; true ends the training early.
         """
+        with self._changing:
+            self._before = self._state()
+        moments = self.moments
+        try:
+            report, moments = self._cycle(model, graph, lock, fresh, published, stop)
+        finally:
+            with self._changing:
+                self.moments, self._before = moments, None
+        return report
+
+    def _state(self) -> TrainerState:
+        return TrainerState(
+            self.cycles,
+            self.reservoir.pairs,
+            self.reservoir.seen,
+            self.reservoir.rng.bit_generator.state,
+            self.moments,
+            self.partition,
+            self.rng.bit_generator.state,
+            self.generator.get_state(),
+        )
+
+    def _cycle(
+        self,
+        model: SemanticGNN,
+        graph: DynamicGraph,
+        lock: Lock,
+        fresh: Positives,
+        published: Float32s,
+        stop: Callable[[], bool],
+    ) -> tuple[CycleReport, Moments]:
+        """The report, and the moments to go on with."""
         clock = _Clock()
         self.cycles += 1
         held_back = int(len(fresh) * self.config.held_back)
@@ -136,7 +204,7 @@ class MicroTrainer:
         self._recut(graph, lock)
         clock("cut")
         with lock:
-            moved = student.bind(graph)
+            student.bind(graph)
             subgraph = self._sample(graph, train)
             outside = _outside(graph, subgraph, published)
         clock("sample")
@@ -145,9 +213,9 @@ class MicroTrainer:
         self.reservoir.add(fresh)
         sources = self._mix(fresh_pairs, old_pairs)
         if not sources or not self.config.steps:
-            return CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
-        moments = _move(self.moments, student, moved)
-        losses, moments = self._train(student, subgraph, sources, published, outside, moments, stop)
+            report = CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
+            return report, self.moments
+        losses, moments = self._train(student, subgraph, sources, published, outside, stop)
         clock("train")
         embedder = Embedder(student)
         if all(bool(torch.isfinite(one).all()) for one in student.parameters()):
@@ -155,15 +223,14 @@ class MicroTrainer:
         else:
             embedder.published = torch.full((1, student.config.dim), float("nan"))
         clock("embed")
-        verdict = self._judge(embedder, published, gate)
+        verdict = judge(embedder.published.numpy(), published, gate, self.config)
         clock("gate")
-        if not verdict.reason:
-            self.moments = moments
-        return CycleReport(
-            REFUSED if verdict.reason else PASSED,
+        passed = not verdict.reason
+        report = CycleReport(
+            PASSED if passed else REFUSED,
             verdict.reason,
-            None if verdict.reason else student,
-            None if verdict.reason else embedder,
+            student if passed else None,
+            embedder if passed else None,
             float(np.mean(losses)) if losses else float("nan"),
             len(losses),
             verdict.drift_cosine,
@@ -172,6 +239,7 @@ class MicroTrainer:
             len(subgraph.titles),
             clock.seconds,
         )
+        return report, moments if passed else self.moments
 
     def _recut(self, graph: DynamicGraph, lock: Lock) -> None:
         if self.partition is not None and (self.cycles - 1) % self.config.recut_every:
@@ -215,9 +283,8 @@ class MicroTrainer:
         sources: list[tuple[Pairs, int]],
         published: Float32s,
         outside: Outside | None,
-        moments: dict[str, dict[str, Tensor]],
         stop: Callable[[], bool],
-    ) -> tuple[list[float], dict[str, dict[str, Tensor]]]:
+    ) -> tuple[list[float], Moments]:
         config = self.config
         batch = GraphBatch.of(subgraph)
         candidates = candidates_for(batch, config.loss, outside)
@@ -230,8 +297,8 @@ class MicroTrainer:
             {"params": [named[name] for name in rows], "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-        for name, state in moments.items():
-            optimizer.state[named[name]] = {key: one.clone() for key, one in state.items()}
+        for name, state in self.moments.for_model(student).items():
+            optimizer.state[named[name]] = state
         student.train()
         losses: list[float] = []
         with torch.random.fork_rng(devices=[]):
@@ -255,52 +322,8 @@ class MicroTrainer:
                 optimizer.step()
                 losses.append(float(loss.detach()))
         student.eval()
-        return losses, {name: dict(optimizer.state[one]) for name, one in named.items()}
-
-    def _judge(self, embedder: Embedder, published: Float32s, gate: Positives) -> _Judgement:
-        """The gate."""
-        new = embedder.published.numpy()
-        titles = min(len(new), len(published))
-        new, old = new[:titles], published[:titles]
-        nan = float("nan")
-        if not np.isfinite(new).all():
-            return _Judgement("the vectors are not finite", nan, nan, nan)
-        new_norm, old_norm = np.linalg.norm(new, axis=1), np.linalg.norm(old, axis=1)
-        both = (new_norm > 0) & (old_norm > 0)
-        drift = ratio = nan
-        if both.any():
-            cosine = (new[both] * old[both]).sum(1) / (new_norm[both] * old_norm[both])
-            drift = float(cosine.mean())
-            ratio = float(new_norm[both].mean() / old_norm[both].mean())
-        before, after, worse = self._compare(old, new, both, gate)
-        reason = ""
-        if drift < self.config.min_cosine:
-            reason = f"mean cosine to the published vectors {drift:.3f} < {self.config.min_cosine}"
-        elif both.any() and max(ratio, 1 / ratio) > self.config.max_norm_ratio:
-            reason = f"mean norm changed by a factor {ratio:.2f}"
-        elif worse:
-            reason = f"recall on held-back pairs fell from {before:.4f} to {after:.4f}"
-        return _Judgement(reason, drift, before, after)
-
-    def _compare(
-        self, old: Float32s, new: Float32s, both: npt.NDArray[np.bool_], gate: Positives
-    ) -> tuple[float, float, bool]:
-        """Recall by old and new vectors, and whether the loss is more than chance."""
-        inside = (gate.a < len(both)) & (gate.b < len(both))
-        a, b = gate.a[inside], gate.b[inside]
-        rows = np.flatnonzero(both[a] & both[b] & (a != b))[-self.config.gate_rows :]
-        if not len(rows):
-            return float("nan"), float("nan"), False
-        rank_old = ranks(old, a[rows], b[rows], candidates=both)
-        rank_new = ranks(new, a[rows], b[rows], candidates=both)
-        before, after = reciprocal_rank(rank_old), reciprocal_rank(rank_new)
-        error = float(np.std(after - before)) / len(rows) ** 0.5
-        lost = float(np.mean(before - after))
-        worse = (
-            lost > self.config.max_loss_of_recall * float(np.mean(before))
-            and lost > GATE_DEVIATIONS * error
-        )
-        return float(recall_at_k(rank_old).mean()), float(recall_at_k(rank_new).mean()), worse
+        moments = {name: dict(optimizer.state[one]) for name, one in named.items()}
+        return losses, Moments(moments, student.names())
 
 
 class _Clock:
@@ -335,19 +358,3 @@ def _anchor(subgraph: HaspSubgraph, published: Float32s, weight: float) -> Ancho
     vectors = published[titles]
     rows = np.flatnonzero(np.abs(vectors).sum(1) > 0) if weight > 0 else np.zeros(0, np.int64)
     return Anchor(torch.from_numpy(rows), torch.from_numpy(vectors[rows]), weight)
-
-
-def _move(
-    moments: dict[str, dict[str, Tensor]], student: SemanticGNN, moved: Moved | None
-) -> dict[str, dict[str, Tensor]]:
-    """The optimiser's moments with their rows where the student's are."""
-    if moved is None:
-        return moments
-    kinds = student.row_parameters()
-    return {
-        name: {
-            key: take_rows(one, moved.rows[kinds[name]]) if name in kinds and one.ndim else one
-            for key, one in state.items()
-        }
-        for name, state in moments.items()
-    }

@@ -38,6 +38,13 @@ class Positives:
     def __getitem__(self, rows: slice | npt.NDArray[np.generic]) -> "Positives":
         return Positives(self.a[rows], self.b[rows], self.weight[rows], self.time_ms[rows])
 
+    def without(self, titles: npt.NDArray[np.integer]) -> "Positives":
+        """Those that name none of `titles`."""
+        if not (len(titles) and len(self)):
+            return self
+        gone = np.isin(self.a, titles) | np.isin(self.b, titles)
+        return self[np.flatnonzero(~gone)] if gone.any() else self
+
     @classmethod
     def empty(cls) -> "Positives":
         return cls(

@@ -5,6 +5,9 @@ Every pair that ever came has the same chance to be in the sample, however long 
 Source: J. Vitter, "Random Sampling with a Reservoir", ACM TOMS 11(1), 1985 (algorithm R).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +19,7 @@ class Reservoir:
 
     Attributes:
         seen: pairs that ever came.
-        pairs: those that are kept, in no order.
+        pairs: those that are kept, in no order; replaced by each change, never changed in place.
     """
 
     def __init__(self, capacity: int, *, seed: int) -> None:
@@ -44,11 +47,19 @@ class Reservoir:
         # Of several that take one slot the last stays.
         slots, last = np.unique(slot[taken][::-1], return_index=True)
         rows = taken[::-1][last]
+        fields = {}
         for name in ("a", "b", "weight", "time_ms"):
-            getattr(self.pairs, name)[slots] = getattr(more, name)[rows]
+            fields[name] = getattr(self.pairs, name).copy()
+            fields[name][slots] = getattr(more, name)[rows]
+        self.pairs = Positives(**fields)
 
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Drop pairs of titles that were retired: their dense ids will mean others."""
-        if len(titles) and len(self.pairs):
-            gone = np.isin(self.pairs.a, titles) | np.isin(self.pairs.b, titles)
-            self.pairs = self.pairs[np.flatnonzero(~gone)]
+        self.pairs = self.pairs.without(titles)
+
+    def restore(self, pairs: Positives, seen: int, rng_state: Mapping[str, Any]) -> None:
+        """Go on from what another one held; of more than fit here, a fair sample stays."""
+        self.rng.bit_generator.state = rng_state
+        if len(pairs) > self.capacity:
+            pairs = pairs[np.sort(self.rng.choice(len(pairs), self.capacity, replace=False))]
+        self.pairs, self.seen = pairs, seen

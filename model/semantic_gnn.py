@@ -39,8 +39,45 @@ Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """What the rows of the tables stand for; "" where a row is free.
+
+    Attributes:
+        title, concept: name of each row.
+        relation: relations of the store; message relations are twice as many.
+    """
+
+    title: list[str]
+    concept: list[str]
+    relation: list[str]
+
+    @classmethod
+    def of(cls, graph: DynamicGraph) -> "Names":
+        """Those that `graph` has now, by dense id."""
+        return cls(
+            dense_names(graph, "title"),
+            dense_names(graph, "concept"),
+            [relation.name for relation in graph.relations],
+        )
+
+    def moved_to(self, new: "Names") -> "Moved | None":
+        """Where the rows of `new` are found here; None where both are the same."""
+        if self == new:
+            return None
+        relation = _rows_of(self.relation, new.relation)
+        directions = np.where(relation[:, None] < 0, -1, 2 * relation[:, None] + [0, 1])
+        return Moved(
+            {
+                "title": _rows_of(self.title, new.title),
+                "concept": _rows_of(self.concept, new.concept),
+                "message_relation": directions.ravel(),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
-    """Where each row came from after `bind`: -1 for a new one.
+    """Where each row came from: -1 for a new one.
 
     Attributes:
         rows: old row of each new row, by kind (`title`, `concept`, `message_relation`), int64.
@@ -167,34 +204,20 @@ class SemanticGNN(nn.Module):
         Returns:
             What moved; None where nothing did.
         """
-        titles = dense_names(graph, "title")
-        concepts = dense_names(graph, "concept")
-        relations = [relation.name for relation in graph.relations]
-        if (titles, concepts, relations) == (
-            self.title_names,
-            self.concept_names,
-            self.relation_names,
-        ):
+        new = Names.of(graph)
+        moved = self.names().moved_to(new)
+        if moved is None:
             return None
-        relation_rows = _rows_of(self.relation_names, relations)
-        moved = Moved(
-            {
-                "title": _rows_of(self.title_names, titles),
-                "concept": _rows_of(self.concept_names, concepts),
-                "message_relation": np.where(
-                    relation_rows[:, None] < 0, -1, 2 * relation_rows[:, None] + [0, 1]
-                ).ravel(),
-            }
-        )
         fills = {"beta_R": 1.0, "gamma_R": 1.0}
         for name, kind in self.row_parameters().items():
             owner_name, _, leaf = name.rpartition(".")
             owner = self.get_submodule(owner_name)
             old: Tensor = getattr(owner, leaf).data
-            new = take_rows(old, moved.rows[kind], fill=fills.get(leaf, 0.0))
-            setattr(owner, leaf, nn.Parameter(new))
-        _fill_concepts(self.concept_CD.data, moved.rows["concept"], concepts)
-        self.title_names, self.concept_names, self.relation_names = titles, concepts, relations
+            rows = take_rows(old, moved.rows[kind], fill=fills.get(leaf, 0.0))
+            setattr(owner, leaf, nn.Parameter(rows))
+        _fill_concepts(self.concept_CD.data, moved.rows["concept"], new.concept)
+        self.title_names, self.concept_names = new.title, new.concept
+        self.relation_names = new.relation
         return moved
 
     def forget_titles(self, titles: npt.NDArray[np.integer]) -> None:
@@ -204,6 +227,10 @@ class SemanticGNN(nn.Module):
             self.title_TD[known] = 0.0
         for row in known:
             self.title_names[row] = ""
+
+    def names(self) -> Names:
+        """What the rows stand for, a copy."""
+        return Names(list(self.title_names), list(self.concept_names), list(self.relation_names))
 
     def clone(self) -> "SemanticGNN":
         return copy.deepcopy(self)

@@ -3,7 +3,9 @@ import json
 import pytest
 import torch
 
-from model.folder import CARD, FORMAT, WEIGHTS, ModelFolderError, load_model, save_model
+from model.folder import FILES, FORMAT, ModelFolderError, load_model, save_model
+
+WEIGHTS, CARD = FILES.tensors, FILES.card
 
 
 @pytest.fixture

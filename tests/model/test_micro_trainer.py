@@ -1,3 +1,4 @@
+import json
 import threading
 from dataclasses import replace
 
@@ -5,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from model.folder import ModelFolderError
 from model.inference import Embedder
 from model.micro_trainer import MicroTrainer
 from model.positives import Positives
 from model.settings import LossConfig, MicroConfig
+from model.trainer_state import FILES
 
 CONFIG = MicroConfig(  # its gate lets all finite models pass: they start untrained here
     steps=4,
@@ -81,7 +84,7 @@ def test_a_model_that_drifted_is_refused_and_its_moments_with_it(scene):
     assert report.verdict == "refused"
     assert "mean cosine" in report.reason
     assert report.model is None
-    assert trainer.moments == {}
+    assert trainer.moments.of == {}
 
 
 def test_a_model_that_is_not_finite_is_refused(scene):
@@ -155,3 +158,124 @@ def test_cycles_learn_what_is_played_together(scene):
     np.fill_diagonal(score, -np.inf)
     nearest = score.argmax(1)
     assert (nearest // 10 == np.arange(20) // 10).all()
+
+
+def cycles(trainer, scene, model, count):
+    graph, positives, _, published = scene
+    reports = []
+    for number in range(count):
+        fresh = positives[np.arange(number * 100, (number + 1) * 100)]
+        reports.append(trainer.cycle(model, graph, threading.Lock(), fresh, published))
+        model = reports[-1].model or model
+    return reports
+
+
+def test_a_trainer_that_was_loaded_goes_on_as_the_one_that_was_saved(scene, tmp_path):
+    config = replace(CONFIG, reservoir=150, parts=2, recut_every=3)
+    trainer = MicroTrainer(scene[2].config, config, seed=3)
+    model = cycles(trainer, scene, scene[2], 2)[-1].model
+
+    trainer.save(tmp_path)
+    again = MicroTrainer.load(tmp_path, scene[2].config, config, seed=99)
+
+    for one, other in zip(
+        cycles(trainer, scene, model, 3), cycles(again, scene, model, 3), strict=True
+    ):
+        assert (one.verdict, one.loss, one.titles) == (other.verdict, other.loss, other.titles)
+        for name, parameter in one.model.named_parameters():
+            assert torch.equal(parameter, other.model.get_parameter(name)), name
+
+
+def test_moments_follow_their_titles_when_the_loaded_graph_numbers_them_anew(
+    scene, make_graph, make_model, tmp_path
+):
+    graph, _, model, _ = scene
+    trainer = MicroTrainer(model.config, CONFIG, seed=0)
+    run(trainer, scene)
+    trainer.save(tmp_path)
+
+    again = MicroTrainer.load(tmp_path, model.config, CONFIG, seed=0)
+    other = make_model(graph)
+    other.title_names.reverse()
+
+    straight = again.moments.for_model(model)["title_TD"]["exp_avg"]
+    assert straight.any()
+    assert torch.equal(again.moments.for_model(other)["title_TD"]["exp_avg"], straight.flip(0))
+
+
+def test_moments_of_a_model_of_another_shape_are_left_out(scene, make_model):
+    trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
+    run(trainer, scene)
+
+    wider = make_model(scene[0], dim=16)
+
+    assert "title_TD" not in trainer.moments.for_model(wider)
+
+
+def test_what_is_saved_while_a_cycle_runs_is_what_the_cycle_began_with(scene, tmp_path):
+    trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
+    run(trainer, scene)
+    before = trainer.state()
+
+    def save_and_go_on():
+        trainer.save(tmp_path)
+        return False
+
+    graph, positives, model, published = scene
+    trainer.cycle(model, graph, threading.Lock(), positives, published, stop=save_and_go_on)
+
+    saved = MicroTrainer.load(tmp_path, model.config, CONFIG, seed=0).state()
+    assert saved.cycles == before.cycles == 1
+    assert (saved.seen, saved.rng, saved.reservoir_rng) == (
+        before.seen,
+        before.rng,
+        before.reservoir_rng,
+    )
+    assert (saved.pairs.a == before.pairs.a).all()
+    assert torch.equal(saved.generator, before.generator)
+    assert trainer.cycles == 2
+
+
+def test_titles_that_were_retired_meanwhile_are_not_saved(scene, tmp_path):
+    trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
+    trainer.remember(scene[1])
+
+    trainer.save(tmp_path, gone=np.array([3, 4], np.int32))
+
+    saved = MicroTrainer.load(tmp_path, scene[2].config, CONFIG, seed=0).reservoir.pairs
+    assert len(saved)
+    assert not np.isin([saved.a, saved.b], [3, 4]).any()
+    assert np.isin([trainer.reservoir.pairs.a], [3, 4]).any()
+
+
+def test_a_smaller_reservoir_keeps_a_sample_of_the_saved_one(scene, tmp_path):
+    trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
+    trainer.remember(scene[1])
+    trainer.save(tmp_path)
+
+    small = MicroTrainer.load(tmp_path, scene[2].config, replace(CONFIG, reservoir=10), seed=0)
+
+    assert len(small.reservoir.pairs) == 10
+    assert small.reservoir.seen == trainer.reservoir.seen
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / FILES.tensors).unlink(), "holds no micro-trainer"),
+        (lambda folder: (folder / FILES.tensors).write_bytes(b"x"), "torn: its checksum"),
+        (lambda folder: change(folder, format=99), "newer than"),
+        (lambda folder: change(folder, names={}), "disagree"),
+    ],
+)
+def test_a_trainer_that_cannot_be_used_is_refused_by_name(scene, tmp_path, harm, message):
+    MicroTrainer(scene[2].config, CONFIG, seed=0).save(tmp_path)
+    harm(tmp_path)
+
+    with pytest.raises(ModelFolderError, match=message):
+        MicroTrainer.load(tmp_path, scene[2].config, CONFIG, seed=0)
+
+
+def change(folder, **values):
+    card = json.loads((folder / FILES.card).read_text())
+    (folder / FILES.card).write_text(json.dumps({**card, **values}))
