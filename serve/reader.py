@@ -37,9 +37,9 @@ from serve.updates import Follower, Updates
 
 __all__ = ["Batch", "EmbeddingReader", "NoSpace", "Snapshot", "Updates", "Versions"]
 
-_ATTEMPTS = 8  # switches in a row that one call bears
+ATTEMPTS = 8  # switches in a row that one call bears
 _LOT = 512  # titles in one request
-_FUNCTION_AGAIN_S = 30.0  # a server without our function is asked for it again after so long
+FUNCTION_AGAIN_S = 30.0  # a server without our function is asked for it again after so long
 
 
 class Snapshot(NamedTuple):
@@ -91,7 +91,7 @@ class EmbeddingReader:
             NoSpace: no space is live.
             RedisFailed: Redis failed.
         """
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             live = self._live or self._learn()
             answer = self._ask(live, titles)
             same = self._pinned is not None or answer.current == live.space.encode()
@@ -99,7 +99,7 @@ class EmbeddingReader:
                 return answer.batch
             self._live = None
         raise RedisFailed(
-            f"Redis at {address_of(self._client)}: the live space changed {_ATTEMPTS} times "
+            f"Redis at {address_of(self._client)}: the live space changed {ATTEMPTS} times "
             "during one read; look for two programs that switch against each other"
         )
 
@@ -196,7 +196,7 @@ class EmbeddingReader:
 
     def _learn(self) -> Live:
         """Ask which space is to be read, and what it holds."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             space = self._pinned or spaces.current(self._client)
             if space is None:
                 raise NoSpace(
@@ -222,7 +222,7 @@ class EmbeddingReader:
             except RedisUnreachable:
                 raise
             except RedisFailed:  # not granted, another version's, or not brought by a publisher yet
-                self._function_from = time.monotonic() + _FUNCTION_AGAIN_S
+                self._function_from = time.monotonic() + FUNCTION_AGAIN_S
             else:
                 answer = reading.parse_one(reply, live, len(titles))
                 if answer is not None:
