@@ -24,7 +24,7 @@ from model.batch import log_weight
 from model.conv import SemanticConv
 from model.semantic_gnn import SemanticGNN
 from model.sparse import Adjacency
-from partition.neighbourhood import Incoming, incoming, strength
+from partition.neighbourhood import Incoming, incoming, strength, vertices
 from store.graph import DynamicGraph
 
 Int32s = npt.NDArray[np.int32]
@@ -55,9 +55,9 @@ class Embedder:
             lock: held while the graph is read, not while computing.
         """
         with lock or nullcontext():
-            titles = graph.ids["title"].live_ids()
-            concepts = graph.ids["concept"].live_ids()
-            self._resize(graph.num_nodes("title"), graph.num_nodes("concept"))
+            titles = vertices(graph, "title").live_ids()
+            concepts = vertices(graph, "concept").live_ids()
+            self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
             edges = self._incoming(graph, titles, concepts)
             strong = strength(graph, titles)
             relations = len(graph.relations)
@@ -88,7 +88,7 @@ class Embedder:
             concepts: dense ids of concepts whose titles changed, shape (K,), without repeats.
         """
         with lock or nullcontext():
-            self._resize(graph.num_nodes("title"), graph.num_nodes("concept"))
+            self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
             edges = self._incoming(graph, titles, concepts)
             strong = strength(graph, titles)
         known = edges.relation < 2 * len(self.model.relation_names)

@@ -37,7 +37,7 @@ from model.settings import MicroConfig, ModelConfig
 from model.trainer_state import Moments, TrainerState
 from partition.hasp import HaspSubgraph
 from partition.mincut import Partition, coplay_edges, cut_edges
-from partition.neighbourhood import strength
+from partition.neighbourhood import strength, vertices
 from partition.sampler import sample_subgraph
 from store.graph import DynamicGraph
 
@@ -258,7 +258,7 @@ class MicroTrainer:
             graph,
             self.partition,
             part,
-            seeds[seeds < graph.num_nodes("title")],
+            seeds[seeds < vertices(graph, "title").capacity],
             fanout=self.config.fanout,
             max_titles=self.config.max_titles,
             max_coplay=self.model_config.max_coplay,
@@ -341,7 +341,7 @@ class _Clock:
 
 def _outside(graph: DynamicGraph, subgraph: HaspSubgraph, published: Float32s) -> Outside | None:
     """Titles that have a published vector and are not in the subgraph."""
-    live = graph.ids["title"].live_ids()
+    live = vertices(graph, "title").live_ids()
     others = np.setdiff1d(live[live < len(published)], subgraph.titles).astype(np.int32)
     others = others[np.abs(published[others]).sum(1) > 0]
     if not len(others):

@@ -26,6 +26,7 @@ from model.settings import ModelConfig, PretrainConfig
 from model.transe import train_transe, triples
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import cut
+from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
 OUTSIDE_EVERY = 5  # rounds over the parts between two looks at the vectors of the others
@@ -231,7 +232,7 @@ def _last_vectors(model: SemanticGNN, parts: list[GraphBatch]) -> _LastVectors:
 
 
 def _check(graph: DynamicGraph, positives: Positives) -> None:
-    titles = graph.num_nodes("title")
+    titles = vertices(graph, "title").capacity
     for name, column in (("a", positives.a), ("b", positives.b)):
         bad = np.flatnonzero((column < 0) | (column >= titles))
         if len(bad):

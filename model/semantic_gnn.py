@@ -32,6 +32,7 @@ from model.batch import GraphBatch
 from model.conv import SemanticConv
 from model.settings import ModelConfig
 from model.sparse import Adjacency, edge_sum
+from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
 RELATION_DIM = 32
@@ -238,7 +239,7 @@ class SemanticGNN(nn.Module):
 
 def dense_names(graph: DynamicGraph, vertex_type: str) -> list[str]:
     """Name of each dense id, "" where a slot is free."""
-    table = graph.ids[vertex_type]
+    table = vertices(graph, vertex_type)
     live = table.live_ids()
     names = [""] * table.capacity
     for row, name in zip(live.tolist(), table.names(live), strict=True):

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
 Int64s = npt.NDArray[np.int64]
@@ -74,9 +75,9 @@ def triples(graph: DynamicGraph) -> Triples:
         np.concatenate(titles or empty),
         np.concatenate(relations or empty),
         np.concatenate(concepts or empty),
-        graph.num_nodes("title"),
+        vertices(graph, "title").capacity,
         len(graph.relations),
-        graph.num_nodes("concept"),
+        vertices(graph, "concept").capacity,
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partition.mincut import Partition
-from partition.neighbourhood import Float32s, Int32s, Int64s, incoming, strength
+from partition.neighbourhood import Float32s, Int32s, Int64s, incoming, strength, vertices
 from store.graph import DynamicGraph
 
 
@@ -66,33 +66,31 @@ def hasp_subgraph(
         ValueError: there is no such part.
     """
     titles = partition.titles(part)
-    live = graph.ids["title"].live_ids()
+    live = vertices(graph, "title").live_ids()
     return subgraph(
         graph,
         np.intersect1d(titles, live).astype(np.int32),
-        graph.ids["concept"].live_ids(),
+        vertices(graph, "concept").live_ids(),
         max_coplay=max_coplay,
     )
 
 
 def whole_graph(graph: DynamicGraph, *, max_coplay: int | None) -> HaspSubgraph:
     """All live titles and concepts as one subgraph."""
-    ids = graph.ids
-    return subgraph(
-        graph, ids["title"].live_ids(), ids["concept"].live_ids(), max_coplay=max_coplay
-    )
+    titles, concepts = vertices(graph, "title"), vertices(graph, "concept")
+    return subgraph(graph, titles.live_ids(), concepts.live_ids(), max_coplay=max_coplay)
 
 
 def subgraph(
     graph: DynamicGraph, titles: Int32s, concepts: Int32s, *, max_coplay: int | None
 ) -> HaspSubgraph:
     """The subgraph of any titles with any concepts; both are ascending dense ids."""
-    inside = np.zeros(graph.num_nodes("title"), bool)
+    inside = np.zeros(vertices(graph, "title").capacity, bool)
     inside[titles] = True
     edges = incoming(graph, titles, concepts, max_coplay=max_coplay, allowed=inside)
-    place = np.full(graph.num_nodes("concept"), -1, np.int64)
+    place = np.full(vertices(graph, "concept").capacity, -1, np.int64)
     place[concepts] = np.arange(len(concepts)) + len(titles)
-    title_place = np.full(graph.num_nodes("title"), -1, np.int64)
+    title_place = np.full(vertices(graph, "title").capacity, -1, np.int64)
     title_place[titles] = np.arange(len(titles))
     source = np.empty(len(edges.source), np.int64)
     source[edges.from_concept] = place[edges.source[edges.from_concept]]

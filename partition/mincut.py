@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pymetis
 
+from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
 Int32s = npt.NDArray[np.int32]
@@ -71,7 +72,7 @@ class CoplayEdges:
 def coplay_edges(graph: DynamicGraph, relation: str = "coplay") -> CoplayEdges:
     """Copy the co-plays out of the graph."""
     heads, tails, weights = graph.edges(graph.relation_id(relation))
-    titles = graph.ids["title"]
+    titles = vertices(graph, "title")
     return CoplayEdges(titles.live_ids(), titles.capacity, heads, tails, weights)
 
 

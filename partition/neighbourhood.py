@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.graph import DynamicGraph, Relation
+from store.ids import IdTable
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -45,6 +46,12 @@ class Incoming:
     from_concept: Bools
     relation: Int64s
     weight: Float32s
+
+
+def vertices(graph: DynamicGraph, vertex_type: str) -> IdTable:
+    """Names and dense ids of a type; empty for one that no relation has brought in yet."""
+    found = graph.ids.get(vertex_type)
+    return IdTable() if found is None else found
 
 
 def incoming(

@@ -11,7 +11,7 @@ import numpy as np
 
 from partition.hasp import HaspSubgraph, subgraph
 from partition.mincut import Partition
-from partition.neighbourhood import Int32s
+from partition.neighbourhood import Int32s, vertices
 from store.graph import DynamicGraph
 
 
@@ -64,8 +64,8 @@ def sample_subgraph(
 
 def members(graph: DynamicGraph, partition: Partition, part: int) -> np.ndarray:
     """Titles that may be sampled for `part`, by dense id: its own, and those in no part yet."""
-    live = graph.ids["title"].live_ids()
-    inside = np.zeros(graph.num_nodes("title"), bool)
+    live = vertices(graph, "title").live_ids()
+    inside = np.zeros(vertices(graph, "title").capacity, bool)
     known = live[live < len(partition.part)]
     inside[known] = (partition.part[known] == part) | (partition.part[known] < 0)
     inside[live[live >= len(partition.part)]] = True
