@@ -13,7 +13,8 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from streams.embedded import RedisServer
 
 DIM = 128
 ASKED = 100  # titles in one read
-LOAD_PER_S = 20_000  # embeddings published while reads are timed
+LOAD_PER_S = 20_000  # embeddings published a second while reads are timed
+CACHE_LOAD_PER_S = 1_000  # the same, while reads from the cache are timed
 TIME_MS = 1_700_000_000_000
 PROCESSES = multiprocessing.get_context("spawn")
 
@@ -94,12 +96,12 @@ def bench_publish(url: str, count: int, repeats: int, rng: np.random.Generator) 
     }
 
 
-def load(url: str, count: int, stop: Event) -> None:
-    """Publish LOAD_PER_S embeddings a second to the live space, a batch each 50 ms."""
+def load(url: str, count: int, per_s: int, stop: Event) -> None:
+    """Publish `per_s` embeddings a second to the live space, a batch each 50 ms."""
     client = connect(url)
     publisher = opened(client, "main")
     rng = np.random.default_rng(1)
-    batch = LOAD_PER_S // 20
+    batch = per_s // 20
     titles, times = titles_of(count), times_of(batch)
     seq = publisher.last_seq()
     while not stop.is_set():
@@ -112,16 +114,46 @@ def load(url: str, count: int, stop: Event) -> None:
     client.close()
 
 
+@contextmanager
+def under_load(publisher: Publisher, url: str, count: int, per_s: int) -> Iterator[None]:
+    stop = PROCESSES.Event()
+    loader = PROCESSES.Process(target=load, args=(url, count, per_s, stop))
+    before = publisher.last_seq()
+    loader.start()
+    try:
+        while publisher.last_seq() < before + 5:
+            time.sleep(0.01)
+        yield
+    finally:
+        stop.set()
+        loader.join()
+
+
+def timed(
+    ways: dict[str, Callable[[list[str]], Any]],
+    titles: list[str],
+    reads: int,
+    rng: np.random.Generator,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Seconds of each read, the ways in turn over the same titles; the first tenth warms up."""
+    took = {name: np.zeros(reads) for name in ways}
+    for turn in range(reads):
+        asked = [titles[row] for row in rng.integers(len(titles), size=ASKED).tolist()]
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(asked)
+            took[name][turn] = time.perf_counter() - start
+    return {name: seconds[reads // 10 :] for name, seconds in took.items()}
+
+
 def bench_read(url: str, count: int, reads: int, rng: np.random.Generator) -> Figures:
-    """get_many(100) under load: from Redis, from the warm cache, and by a bare pipeline."""
+    """get_many(100) under load: from Redis, by a bare pipeline, and from the warm cache."""
     client = connect(url)
     publisher = opened(client, "main")
     titles = titles_of(count)
     matrix = rng.standard_normal((count, DIM), dtype=np.float32)
     publisher.publish(titles, matrix, seq=1, step=1, time_ms=times_of(count))
     publisher.switch()
-    reader = EmbeddingReader(client)
-    cached = CachedReader(connect(url), capacity=count)
     prefix = vectors.title_prefix("main")
 
     def bare(asked: list[str]) -> npt.NDArray[np.float32]:
@@ -130,37 +162,22 @@ def bench_read(url: str, count: int, reads: int, rng: np.random.Generator) -> Fi
             pipe.hget(prefix + title, "vec")
         return np.frombuffer(b"".join(pipe.execute()), "<f4").reshape(-1, DIM)
 
-    ways: dict[str, Callable[[list[str]], Any]] = {
-        "read": reader.get_many,
-        "cached": cached.get_many,
-        "bare": bare,
-    }
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    cached.get_many(titles)
-    stop = PROCESSES.Event()
-    loader = PROCESSES.Process(target=load, args=(url, count, stop))
-    loader.start()
-    while publisher.last_seq() < 5:
-        time.sleep(0.01)
-    for turn in range(reads):
-        asked = [titles[row] for row in rng.integers(count, size=ASKED).tolist()]
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way(asked)
-            if turn >= reads // 10:  # the first tenth warms up
-                took[name].append(time.perf_counter() - start)
-    stop.set()
-    loader.join()
+    with under_load(publisher, url, count, LOAD_PER_S):
+        ways = {"read": EmbeddingReader(client).get_many, "bare": bare}
+        took = timed(ways, titles, reads, rng)
+    with under_load(publisher, url, count, CACHE_LOAD_PER_S), CachedReader(url) as cached:
+        cached.get_many(titles)
+        took |= timed({"cached": cached.get_many}, titles, reads, rng)
     client.close()
-    cached.close()
-    p50 = {name: float(np.percentile(seconds, 50)) for name, seconds in took.items()}
-    p99 = {name: float(np.percentile(seconds, 99)) for name, seconds in took.items()}
-    figures: Figures = {}
-    for name in ways:
+    figures: Figures = {"load_per_s": LOAD_PER_S, "cached_load_per_s": CACHE_LOAD_PER_S}
+    p50, p99 = (
+        {name: float(np.percentile(seconds, percent)) for name, seconds in took.items()}
+        for percent in (50, 99)
+    )
+    for name, seconds in took.items():
         figures[f"{name}_p50_ms"] = round(p50[name] * 1000, 3)
         figures[f"{name}_p99_ms"] = round(p99[name] * 1000, 3)
-    figures["reads_per_s"] = round(1 / float(np.mean(took["read"])))
-    figures["cached_reads_per_s"] = round(1 / float(np.mean(took["cached"])))
+        figures[f"{name}_per_s"] = round(1 / float(seconds.mean()))
     figures["read_p50_vs_bare"] = round(p50["read"] / p50["bare"], 3)
     figures["read_p99_vs_bare"] = round(p99["read"] / p99["bare"], 3)
     return figures
@@ -318,7 +335,7 @@ def main() -> None:
         figures: Figures = {}
         figures |= bench_publish(url, 50_000 // scale, 7, rng)
         client.flushall()
-        figures |= bench_read(url, max(200, 20_000 // scale), 5_000 // scale, rng)
+        figures |= bench_read(url, max(200, 20_000 // scale), 3_000 // scale, rng)
         client.flushall()
         figures |= bench_switches(url, max(3, 100 // scale), 8)
         figures |= bench_race(url, 1_000_000 // scale, rng)
