@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.jit import kernel
-from store.lanes import fetch_add
+from store.lanes import fetch_add, wide
 
 Words = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -108,11 +108,11 @@ def allocate(words: Words, pools: Longs, heap: Longs, shard: int, units: int) ->
     """A block; the heap has been checked to have room."""
     row = pools[shard]
     row[USE] += units
-    block = row[FREE + units]
+    block = wide(row[FREE + units])
     if block > 0:
         row[FREE + units] = words[block * UNIT]
         return block
-    block = row[CURRENT]
+    block = wide(row[CURRENT])
     if units >= 8 and block & 1:  # on a cache line; the unit before it serves a small leaf
         if block < row[END]:
             words[block * UNIT] = row[FREE + 1]

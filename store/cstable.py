@@ -7,11 +7,9 @@ Source: the table of PlatoGL, as described in X. Huang et al., "PlatoD2GL: An Ef
 Graph Learning System for Graph Neural Network Training on Billion-Scale Graphs", ICDE 2024.
 """
 
-import numpy as np
-
 from store.blocks import Words
 from store.jit import kernel
-from store.lanes import load_float, store_float
+from store.lanes import load_float, single, store_float
 
 
 @kernel
@@ -20,7 +18,7 @@ def get(words: Words, at: int, slot: int) -> float:
     weight = load_float(words, at + slot)
     if slot > 0:
         weight -= load_float(words, at + slot - 1)
-    return max(weight, np.float32(0))
+    return max(weight, single(0))
 
 
 @kernel
@@ -33,7 +31,7 @@ def add(words: Words, at: int, count: int, slot: int, change: float) -> None:
 @kernel
 def push(words: Words, at: int, count: int, weight: float) -> None:
     """Append a weight to `count` others."""
-    entry = np.float32(weight)
+    entry = single(weight)
     if count > 0:
         entry += load_float(words, at + count - 1)
     store_float(words, at + count, entry)
@@ -42,13 +40,13 @@ def push(words: Words, at: int, count: int, weight: float) -> None:
 @kernel
 def total(words: Words, at: int, count: int) -> float:
     """Sum of `count` weights."""
-    return load_float(words, at + count - 1) if count > 0 else np.float32(0)
+    return load_float(words, at + count - 1) if count > 0 else single(0)
 
 
 @kernel
 def pick(words: Words, at: int, count: int, uniform: float) -> int:
     """A slot drawn in proportion to its weight, up to rounding: first sum above the mass."""
-    mass = np.float32(uniform) * total(words, at, count)
+    mass = single(uniform) * total(words, at, count)
     low = 0
     left = count
     while left > 1:

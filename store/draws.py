@@ -27,6 +27,7 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel
+from store.lanes import single, wide
 from store.rows import KEYS, first_leaf, next_leaf, read_leaf
 from store.samtree import MAX_HEIGHT
 
@@ -61,21 +62,21 @@ def number(key: int, draw: int) -> int:
 @kernel
 def upper(bits: int) -> float:
     """A uniform in [0, 1) of the upper 24 bits; float32."""
-    return np.float32(np.int32(np.uint64(bits) >> np.uint64(40))) * np.float32(2.0**-24)
+    return single(np.int32(np.uint64(bits) >> np.uint64(40))) * single(2.0**-24)
 
 
 @kernel
 def lower(bits: int) -> float:
     """A uniform in [0, 1) of the next 24 bits; float32."""
     part = (np.uint64(bits) >> np.uint64(16)) & np.uint64(0xFFFFFF)
-    return np.float32(np.int32(part)) * np.float32(2.0**-24)
+    return single(np.int32(part)) * single(2.0**-24)
 
 
 @kernel
 def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
     """A neighbour in proportion to its weight; -1: there is none of weight above 0."""
-    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
-    base = np.int64(table[4 * vertex + 2])
+    block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
+    base = wide(table[4 * vertex + 2])
     if block == 0:
         return -1
     while True:
@@ -86,7 +87,7 @@ def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int)
         if level_of(meta) == 0:
             break
         at = child(mode, meta, block, slot)
-        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+        block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
         bits = mix(np.uint64(bits) + np.uint64(GOLDEN))
     ids = block * UNIT + span(mode, capacity)
     return leaf.id_at(words, ids, narrow_of(meta), base, slot)
@@ -95,14 +96,14 @@ def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int)
 @kernel
 def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: int) -> int:
     """Neighbour number `rank` in the tree's order, 0 <= rank < degree."""
-    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
-    base = np.int64(table[4 * vertex + 2])
+    block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
+    base = wide(table[4 * vertex + 2])
     while level_of(meta) > 0:
         at = child(mode, meta, block, 0)
         while rank >= words[at + 3]:
             rank -= words[at + 3]
             at += 4
-        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+        block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
     return leaf.id_at(words, ids, narrow_of(meta), base, rank)
 
@@ -110,10 +111,10 @@ def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: 
 @kernel
 def draw_uniform(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
     """A neighbour, each as likely; -1: there is none."""
-    degree = np.int64(table[4 * vertex + 3])
+    degree = wide(table[4 * vertex + 3])
     if degree == 0:
         return -1
-    rank = np.int64(((np.uint64(bits) >> np.uint64(32)) * np.uint64(degree)) >> np.uint64(32))
+    rank = wide(((np.uint64(bits) >> np.uint64(32)) * np.uint64(degree)) >> np.uint64(32))
     return neighbour_of_rank(mode, table, words, vertex, rank)
 
 
@@ -135,8 +136,8 @@ def fill_by_keys(
     Args:
         out: `out[start : start + have]` are drawn already; written up to `start + k`.
     """
-    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
-    base = np.int64(table[4 * vertex + 2])
+    block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
+    base = wide(table[4 * vertex + 2])
     times = np.empty(k - have, np.float64)  # the soonest so far, soonest first
     found = np.empty(k - have, np.int64)
     filled = 0
@@ -150,13 +151,13 @@ def fill_by_keys(
         if depth > 0:
             d = depth - 1
             at = child(mode, path[d, 1], path[d, 0], path[d, 2])
-            block, meta = np.int64(words[at]), np.int64(words[at + 1])
-            base = np.int64(words[at + 2])
+            block, meta = wide(words[at]), wide(words[at + 1])
+            base = wide(words[at + 2])
         count = read_leaf(mode, words, block, meta, base, keys)
         for i in range(count):
             neighbour = keys[i] >> 32
             one[0] = keys[i] & 0xFFFFFFFF
-            weight = as_float[0] if weighted else np.float32(1)
+            weight = as_float[0] if weighted else single(1)
             taken = weight <= 0
             for j in range(have):
                 taken = taken or out[start + j] == neighbour
@@ -191,7 +192,7 @@ def draw_distinct(
     k: int,
 ) -> None:
     """Write k distinct neighbours to `out[start : start + k]`, -1 where there are no more."""
-    degree = np.int64(table[4 * vertex + 3])
+    degree = wide(table[4 * vertex + 3])
     if degree == 0:
         out[start : start + k] = -1
         return
@@ -234,7 +235,7 @@ def draw_rows(
 ) -> None:
     """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
     for row in range(first, last):
-        vertex = np.int64(vertices[row])
+        vertex = wide(vertices[row])
         key = row_key(seed, row)
         if not replace:
             draw_distinct(mode, table, words, vertex, key, weighted, out, row * k, k)

@@ -11,11 +11,9 @@ ICDE 2024; the tree from P. M. Fenwick, "A new data structure for cumulative fre
 Software: Practice and Experience 24(3), 1994.
 """
 
-import numpy as np
-
 from store.blocks import Words
 from store.jit import kernel
-from store.lanes import load_float, store_float
+from store.lanes import load_float, single, store_float
 
 
 @kernel
@@ -28,7 +26,7 @@ def get(words: Words, at: int, slot: int) -> float:
     while k > stop:
         weight -= load_float(words, at + k - 1)
         k -= k & -k
-    return max(weight, np.float32(0))
+    return max(weight, single(0))
 
 
 @kernel
@@ -46,7 +44,7 @@ def push(words: Words, at: int, count: int, weight: float) -> None:
     j = count + 1
     stop = j - (j & -j)
     k = j - 1
-    entry = np.float32(weight)
+    entry = single(weight)
     while k > stop:
         entry += load_float(words, at + k - 1)
         k -= k & -k
@@ -56,7 +54,7 @@ def push(words: Words, at: int, count: int, weight: float) -> None:
 @kernel
 def total(words: Words, at: int, count: int) -> float:
     """Sum of `count` weights."""
-    result = np.float32(0)
+    result = single(0)
     k = count
     while k > 0:
         result += load_float(words, at + k - 1)
@@ -67,7 +65,7 @@ def total(words: Words, at: int, count: int) -> float:
 @kernel
 def pick(words: Words, at: int, count: int, uniform: float) -> int:
     """A slot drawn in proportion to its weight, up to rounding: descend the tree (FTS)."""
-    mass = np.float32(uniform) * total(words, at, count)
+    mass = single(uniform) * total(words, at, count)
     step = 1
     while step * 2 <= count:
         step *= 2

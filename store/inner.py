@@ -5,8 +5,6 @@ Layout of its block: the weight index over the children's sums; then `capacity` 
 separator k + 1; separator 0 is not looked at.
 """
 
-import numpy as np
-
 from store import weights
 from store.blocks import (
     CAPACITIES,
@@ -24,7 +22,7 @@ from store.blocks import (
     span,
 )
 from store.jit import kernel
-from store.lanes import load_float, store_float
+from store.lanes import load_float, store_float, wide
 
 
 @kernel
@@ -36,17 +34,18 @@ def separators(mode: int, meta: int, block: int) -> int:
 @kernel
 def child(mode: int, meta: int, block: int, k: int) -> int:
     """The word where the record of child k starts."""
-    capacity = CAPACITIES[size_of(meta)]
+    capacity = wide(CAPACITIES[size_of(meta)])
     return block * UNIT + span(mode, capacity) + capacity + RECORD * k
 
 
 @kernel
 def route(words: Words, at: int, count: int, number: int) -> int:
     """The child under whose separators `number` falls: halving without a branch."""
-    low, left = 0, count
+    low = 0
+    left = count
     while left > 1:
         half = left >> 1
-        low += half if words[at + low + half] <= number else 0
+        low += half if wide(words[at + low + half]) <= number else 0
         left -= half
     return low
 
@@ -54,7 +53,7 @@ def route(words: Words, at: int, count: int, number: int) -> int:
 @kernel
 def total(mode: int, words: Words, at: int) -> float:
     """Sum of the weights below the node, leaf or inner, whose record starts at word `at`."""
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     return weights.total(mode, words, block * UNIT, CAPACITIES[size_of(meta)], count_of(meta))
 
 
@@ -80,7 +79,7 @@ def create(
 @kernel
 def append(mode: int, words: Words, at: int, separator: int, source: int) -> None:
     """Add a last child, whose record is copied from word `source`; there is room."""
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     count = count_of(meta)
     to = child(mode, meta, block, count)
     for i in range(RECORD):
@@ -115,7 +114,7 @@ def insert(
         source: the word where the second part's record starts.
         scratch: room for the node's sums.
     """
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     count, size = count_of(meta), size_of(meta)
     capacity = CAPACITIES[size]
     for j in range(count):
@@ -155,7 +154,7 @@ def erase(mode: int, words: Words, at: int, k: int, scratch: Words) -> None:
     What is left of it takes over its range: the ids before the next separator go to the child
     before it, or, where it was the first, to the next.
     """
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
     for j in range(count):
         store_float(scratch, j, weights.get(mode, words, block * UNIT, j))

@@ -8,12 +8,15 @@ ids, halves of words and weights alike: `load_float` and the others say how a wo
 The order of additions is fixed by the IR: the same weights give the same sums on every machine.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+R = TypeVar("R")
 
 PAD = 32
 LANES = 16
@@ -24,6 +27,15 @@ _WORDS = ir.VectorType(_I32, LANES)
 _HALVES = ir.VectorType(_I16, LANES)
 _NUMBERS = ir.Constant(_WORDS, list(range(LANES)))
 _ZEROS = ir.Constant(_FLOATS, [0.0] * LANES)
+
+
+def _step(result: type[R]) -> Callable[[Callable[..., Any]], Callable[..., R]]:
+    """A step that kernels may call; it gives a `result`, or nothing where that is object."""
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., R]:
+        return cast("Callable[..., R]", intrinsic(function))
+
+    return wrap
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, to: Any) -> Any:
@@ -79,7 +91,7 @@ def _first_above(builder: Any, reachable: Any, mass: Any) -> Any:
     return builder.select(none, builder.sub(_I32(31), leading), first)
 
 
-@intrinsic
+@_step(int)
 def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Bits k where `array[index + k] == value`, for k in 0..15; int32 array."""
 
@@ -91,7 +103,7 @@ def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int32(array, types.int64, types.int32), code
 
 
-@intrinsic
+@_step(int)
 def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Bits k where the uint16 number `index + k` of `array` is `value`, for k in 0..15."""
 
@@ -106,7 +118,7 @@ def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
     return types.int32(array, types.int64, types.int32), code
 
 
-@intrinsic
+@_step(float)
 def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
     """Sum of `array[index : index + count]`, count <= 16; float32, always in the same order."""
 
@@ -120,7 +132,7 @@ def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
     return types.float32(array, types.int64, types.int32), code
 
 
-@intrinsic
+@_step(float)
 def scan16(_: Any, array: Any, index: Any, count: Any, out: Any) -> Any:
     """Write prefix sums of `array[index : index + count]` to `out[0:16]`, and return their total.
 
@@ -138,7 +150,7 @@ def scan16(_: Any, array: Any, index: Any, count: Any, out: Any) -> Any:
     return types.float32(array, types.int64, types.int32, out), code
 
 
-@intrinsic
+@_step(int)
 def find16(_: Any, scanned: Any, mass: Any) -> Any:
     """The lane in which `mass` falls, in what `scan16` wrote; -1 where all weights are 0."""
 
@@ -150,7 +162,7 @@ def find16(_: Any, scanned: Any, mass: Any) -> Any:
     return types.int32(scanned, types.float32), code
 
 
-@intrinsic
+@_step(int)
 def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
     """A lane drawn in proportion to `array[index : index + count]`; -1 where all are 0.
 
@@ -166,7 +178,19 @@ def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
     return types.int32(array, types.int64, types.int32, types.float32), code
 
 
-@intrinsic
+@_step(int)
+def wide(_: Any, value: Any) -> Any:
+    """An integer as int64."""
+    return types.int64(types.int64), lambda context, builder, signature, args: args[0]
+
+
+@_step(float)
+def single(_: Any, value: Any) -> Any:
+    """A number as float32."""
+    return types.float32(types.float32), lambda context, builder, signature, args: args[0]
+
+
+@_step(float)
 def load_float(_: Any, words: Any, index: Any) -> Any:
     """The float32 whose bits stand in `words[index]`."""
 
@@ -177,7 +201,7 @@ def load_float(_: Any, words: Any, index: Any) -> Any:
     return types.float32(words, types.int64), code
 
 
-@intrinsic
+@_step(object)
 def store_float(_: Any, words: Any, index: Any, value: Any) -> Any:
     """Write the bits of float32 `value` to `words[index]`."""
 
@@ -189,7 +213,7 @@ def store_float(_: Any, words: Any, index: Any, value: Any) -> Any:
     return types.void(words, types.int64, types.float32), code
 
 
-@intrinsic
+@_step(int)
 def load_half(_: Any, words: Any, index: Any) -> Any:
     """Number `index` of the uint16 that stand two a word in `words`."""
 
@@ -201,7 +225,7 @@ def load_half(_: Any, words: Any, index: Any) -> Any:
     return types.int64(words, types.int64), code
 
 
-@intrinsic
+@_step(object)
 def store_half(_: Any, words: Any, index: Any, value: Any) -> Any:
     """Write `value`, 0..65535, as number `index` of the uint16 in `words`."""
 
@@ -214,7 +238,7 @@ def store_half(_: Any, words: Any, index: Any, value: Any) -> Any:
     return types.void(words, types.int64, types.int64), code
 
 
-@intrinsic
+@_step(int)
 def lowest(_: Any, mask: Any) -> Any:
     """Number of the lowest bit set in `mask`, which is not 0."""
 
@@ -226,7 +250,7 @@ def lowest(_: Any, mask: Any) -> Any:
     return types.int32(types.int32), code
 
 
-@intrinsic
+@_step(object)
 def prefetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of `array[index]`; any index is harmless."""
 
@@ -242,7 +266,7 @@ def prefetch(_: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.int64), code
 
 
-@intrinsic
+@_step(int)
 def fetch_add(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Add to `array[index]` (int64) in one indivisible step, and return what stood there."""
 

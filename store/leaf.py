@@ -31,7 +31,7 @@ from store.blocks import (
     span,
 )
 from store.jit import kernel
-from store.lanes import load_half, lowest, match_halves, match_words, store_half
+from store.lanes import load_half, lowest, match_halves, match_words, store_half, wide
 
 WINDOW = 65536  # ids that 16 bits can tell apart
 
@@ -41,7 +41,7 @@ def id_at(words: Words, ids: int, narrow: int, base: int, slot: int) -> int:
     """The id in a slot; `ids` is the word where the leaf's ids start."""
     if narrow:
         return base + load_half(words, 2 * ids + slot)
-    return np.int64(words[ids + slot])
+    return wide(words[ids + slot])
 
 
 @kernel
@@ -112,7 +112,7 @@ def move(
         size: the new class, with room for the leaf's edges.
         extra: an id that is about to come in, or -1.
     """
-    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     count, narrow, old = count_of(meta), narrow_of(meta), CAPACITIES[size_of(meta)]
     source = block * UNIT
     ids = source + span(mode, old)
@@ -143,7 +143,7 @@ def move(
 @kernel
 def append(mode: int, words: Words, at: int, number: int, weight: float) -> None:
     """Add an edge to a leaf that has room, and can hold the id."""
-    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
     where = block * UNIT
     set_id(words, where + span(mode, capacity), narrow_of(meta), base, count, number)
@@ -155,7 +155,7 @@ def append(mode: int, words: Words, at: int, number: int, weight: float) -> None
 @kernel
 def remove(mode: int, words: Words, at: int, slot: int) -> None:
     """Remove the edge in a slot; the last one takes its place."""
-    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     count, capacity, narrow = count_of(meta), CAPACITIES[size_of(meta)], narrow_of(meta)
     where = block * UNIT
     ids = where + span(mode, capacity)
@@ -180,9 +180,9 @@ def fits(capacity: int, meta: int, base: int, number: int) -> bool:
 @kernel
 def drop(mode: int, words: Words, pools: Longs, shard: int, at: int) -> None:
     """Give a leaf's block back; its record is empty."""
-    meta = np.int64(words[at + 1])
+    meta = wide(words[at + 1])
     units = leaf_units(mode, CAPACITIES[size_of(meta)], narrow_of(meta))
-    release(words, pools, shard, np.int64(words[at]), units)
+    release(words, pools, shard, wide(words[at]), units)
     for i in range(4):
         words[at + i] = 0
 

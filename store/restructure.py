@@ -9,8 +9,6 @@ Source: alpha-split is from X. Huang et al., "PlatoD2GL: An Efficient Dynamic De
 System for Graph Neural Network Training on Billion-Scale Graphs", ICDE 2024. Merging is ours.
 """
 
-import numpy as np
-
 from store import inner, leaf, weights
 from store.blocks import (
     CAPACITIES,
@@ -29,6 +27,7 @@ from store.blocks import (
     span,
 )
 from store.jit import kernel
+from store.lanes import wide
 
 ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
 SPARE = 4  # words after the root's record: where the record of a new part is written
@@ -46,7 +45,7 @@ def pivot(numbers: Words, count: int) -> int:
 
     The ids below it are at least one, and it is among the others.
     """
-    slack = np.int64(count * ALPHA)
+    slack = int(count * ALPHA)
     least, most = max(1, count // 2 - slack), min(count - 1, count // 2 + slack)
     low, high = 0, count - 1
     while low < high:
@@ -63,14 +62,14 @@ def pivot(numbers: Words, count: int) -> int:
                 j -= 1
         # Now all before i are below all from i on.
         if least <= i <= most and i <= high:
-            return np.int64(numbers[i : high + 1].min())
+            return wide(numbers[i : high + 1].min())
         if j >= count // 2:
             high = j
         elif i <= count // 2:
             low = i
         else:
             break
-    return np.int64(numbers[count // 2])
+    return wide(numbers[count // 2])
 
 
 @kernel
@@ -90,7 +89,7 @@ def split_leaf(
     Returns:
         The least id that belongs to the second part.
     """
-    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     count, narrow, capacity = count_of(meta), narrow_of(meta), CAPACITIES[size_of(meta)]
     where = block * UNIT
     ids = where + span(mode, capacity)
@@ -98,7 +97,7 @@ def split_leaf(
         scratch[i] = leaf.id_at(words, ids, narrow, base, i)
     separator = pivot(scratch, count)
 
-    below, least, less, more, most = 0, separator, -1, separator, separator
+    below, least, less, more, most = 0, separator, wide(-1), separator, separator
     for i in range(count):
         number = leaf.id_at(words, ids, narrow, base, i)
         if number < separator:
@@ -124,7 +123,7 @@ def split_inner(
     mode: int, top: int, words: Words, pools: Longs, heap: Longs, shard: int, at: int, new: int
 ) -> int:
     """As `split_leaf`, for an inner node: in the middle of its children."""
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
     half = count // 2
     here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
@@ -133,8 +132,8 @@ def split_inner(
     inner.create(mode, words, pools, heap, shard, new, roomy(count - half, top), level)
     for k in range(count):
         to = at if k < half else new
-        inner.append(mode, words, to, np.int64(words[here + k]), records + RECORD * k)
-    separator = np.int64(words[here + half])
+        inner.append(mode, words, to, wide(words[here + k]), records + RECORD * k)
+    separator = wide(words[here + half])
     release(words, pools, shard, block, inner_units(mode, capacity))
     return separator
 
@@ -160,7 +159,7 @@ def split(
     spare = root + SPARE
     first = depth  # the highest node that must be split
     while first > 0:
-        if count_of(np.int64(words[path[first - 1, 0] + 1])) < CAPACITIES[top]:
+        if count_of(wide(words[path[first - 1, 0] + 1])) < CAPACITIES[top]:
             break
         first -= 1
 
@@ -179,14 +178,14 @@ def split(
             parent, k = path[d - 1, 0], path[d - 1, 1]
             inner.insert(mode, words, pools, heap, shard, parent, k, separator, spare, scratch)
         if d < depth:  # where the next node's record stands now
-            block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+            block, meta = wide(words[parent]), wide(words[parent + 1])
             here = inner.child(mode, meta, block, k)
-            left = count_of(np.int64(words[here + 1]))
+            left = count_of(wide(words[here + 1]))
             if path[d, 1] >= left:
                 path[d, 1] -= left
                 here = inner.child(mode, meta, block, k + 1)
             path[d, 0] = here
-            block, meta = np.int64(words[here]), np.int64(words[here + 1])
+            block, meta = wide(words[here]), wide(words[here + 1])
             path[d + 1, 0] = inner.child(mode, meta, block, path[d, 1])
 
 
@@ -198,9 +197,9 @@ def _raise_root(
     part = root + 2 * SPARE
     for i in range(RECORD):
         words[part + i] = words[root + i]
-    level = level_of(np.int64(words[root + 1])) + 1
-    inner.create(mode, words, pools, heap, shard, root, 0, level)
-    inner.append(mode, words, root, 0, part)
+    level = level_of(wide(words[root + 1])) + 1
+    inner.create(mode, words, pools, heap, shard, root, wide(0), level)
+    inner.append(mode, words, root, wide(0), part)
     inner.append(mode, words, root, separator, root + SPARE)
 
 
@@ -218,28 +217,28 @@ def merge(
     spare: int,
 ) -> None:
     """Merge the children k and k + 1 of a node into one, in the place of k."""
-    block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+    block, meta = wide(words[parent]), wide(words[parent + 1])
     left, right = inner.child(mode, meta, block, k), inner.child(mode, meta, block, k + 1)
-    separator = np.int64(words[inner.separators(mode, meta, block) + k + 1])
-    count = count_of(np.int64(words[left + 1])) + count_of(np.int64(words[right + 1]))
+    separator = wide(words[inner.separators(mode, meta, block) + k + 1])
+    count = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
     size = roomy(count, top)
-    if level_of(np.int64(words[left + 1])) == 0:
+    if level_of(wide(words[left + 1])) == 0:
         _merge_leaves(mode, words, pools, heap, shard, left, right, spare, size)
     else:
-        level = level_of(np.int64(words[left + 1]))
+        level = level_of(wide(words[left + 1]))
         inner.create(mode, words, pools, heap, shard, spare, size, level)
         for part in (left, right):
-            block, meta = np.int64(words[part]), np.int64(words[part + 1])
+            block, meta = wide(words[part]), wide(words[part + 1])
             here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
             for j in range(count_of(meta)):
                 from_parent = part == right and j == 0
-                bound = separator if from_parent else np.int64(words[here + j])
+                bound = separator if from_parent else wide(words[here + j])
                 inner.append(mode, words, spare, bound, records + RECORD * j)
             release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
     for i in range(RECORD):
         words[left + i] = words[spare + i]
     inner.erase(mode, words, parent, k + 1, scratch)
-    block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+    block, meta = wide(words[parent]), wide(words[parent + 1])
     mass = inner.total(mode, words, left)
     capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
     weights.put(mode, words, block * UNIT, capacity, count, k, mass)
@@ -257,12 +256,12 @@ def _merge_leaves(
     spare: int,
     size: int,
 ) -> None:
-    least, most = np.int64(2**31 - 1), np.int64(-1)
+    least, most = wide(2**31 - 1), wide(-1)
     for part in (left, right):
         block, meta, base = (
-            np.int64(words[part]),
-            np.int64(words[part + 1]),
-            np.int64(words[part + 2]),
+            wide(words[part]),
+            wide(words[part + 1]),
+            wide(words[part + 2]),
         )
         if count_of(meta) > 0:
             ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
@@ -272,9 +271,9 @@ def _merge_leaves(
     leaf.create(mode, words, pools, heap, shard, spare, size, base)
     for part in (left, right):
         block, meta, base = (
-            np.int64(words[part]),
-            np.int64(words[part + 1]),
-            np.int64(words[part + 2]),
+            wide(words[part]),
+            wide(words[part + 1]),
+            wide(words[part + 2]),
         )
         where, capacity = block * UNIT, CAPACITIES[size_of(meta)]
         for i in range(count_of(meta)):
@@ -298,7 +297,7 @@ def tidy(
     """After a removal from the leaf at the end of a path: shrink, merge, and lower the tree."""
     root = path[0, 0]
     at = path[depth, 0]
-    meta = np.int64(words[at + 1])
+    meta = wide(words[at + 1])
     count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
     if depth == 0 and count == 0:
         leaf.drop(mode, words, pools, shard, root)
@@ -306,31 +305,31 @@ def tidy(
     if 2 * count <= capacity and size_of(meta) > 0:
         size = roomy(max(count, 1), top)
         if size < size_of(meta):
-            leaf.move(mode, words, pools, heap, shard, at, size, -1)
+            leaf.move(mode, words, pools, heap, shard, at, size, wide(-1))
 
     for d in range(depth, 0, -1):
-        count = count_of(np.int64(words[path[d, 0] + 1]))
+        count = count_of(wide(words[path[d, 0] + 1]))
         if 4 * count >= CAPACITIES[top]:
             break
         parent, k = path[d - 1, 0], path[d - 1, 1]
-        block, meta = np.int64(words[parent]), np.int64(words[parent + 1])
+        block, meta = wide(words[parent]), wide(words[parent + 1])
         siblings = count_of(meta)
         if siblings == 1:
             continue
         k = k if k + 1 < siblings else k - 1
         left, right = inner.child(mode, meta, block, k), inner.child(mode, meta, block, k + 1)
-        both = count_of(np.int64(words[left + 1])) + count_of(np.int64(words[right + 1]))
+        both = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
         if 4 * both > 3 * CAPACITIES[top]:
             break
         merge(mode, top, words, pools, heap, shard, parent, k, scratch, root + SPARE)
 
-    meta = np.int64(words[root + 1])
+    meta = wide(words[root + 1])
     while level_of(meta) > 0 and count_of(meta) == 1:
-        block = np.int64(words[root])
+        block = wide(words[root])
         only = inner.child(mode, meta, block, 0)
         for i in range(RECORD):
             words[root + i] = words[only + i]
         release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
-        meta = np.int64(words[root + 1])
+        meta = wide(words[root + 1])
     if level_of(meta) == 0 and count_of(meta) == 0:
         leaf.drop(mode, words, pools, shard, root)

@@ -21,6 +21,7 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel
+from store.lanes import single, wide
 from store.samtree import MAX_HEIGHT, lookup
 
 Floats = npt.NDArray[np.float32]
@@ -39,7 +40,7 @@ def first_leaf(mode: int, words: Words, block: int, meta: int, path: Longs) -> i
     while level_of(meta) > 0:
         path[depth, 0], path[depth, 1], path[depth, 2] = block, meta, 0
         at = child(mode, meta, block, 0)
-        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+        block, meta = wide(words[at]), wide(words[at + 1])
         depth += 1
     return depth
 
@@ -71,7 +72,7 @@ def read_leaf(mode: int, words: Words, block: int, meta: int, base: int, keys: L
     bits = one.view(np.int32)
     for i in range(count):
         one[0] = weights.get(mode, words, where, i)
-        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | np.int64(bits[0])
+        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | wide(bits[0])
     return count
 
 
@@ -119,11 +120,11 @@ def read_rows(
     keys = np.empty(KEYS, np.int64)
     path = np.empty((MAX_HEIGHT, 3), np.int64)
     for row in range(len(vertices)):
-        record = 4 * np.int64(vertices[row])
-        block, meta = np.int64(table[record]), np.int64(table[record + 1])
+        record = 4 * wide(vertices[row])
+        block, meta = wide(table[record]), wide(table[record + 1])
         if block == 0:
             continue
-        base = np.int64(table[record + 2])
+        base = wide(table[record + 2])
         to = out[row]
         depth = first_leaf(mode, words, block, meta, path)
         more = True
@@ -131,8 +132,8 @@ def read_rows(
             if depth > 0:
                 d = depth - 1
                 at = child(mode, path[d, 1], path[d, 0], path[d, 2])
-                block, meta = np.int64(words[at]), np.int64(words[at + 1])
-                base = np.int64(words[at + 2])
+                block, meta = wide(words[at]), wide(words[at + 1])
+                base = wide(words[at + 2])
             count = read_leaf(mode, words, block, meta, base, keys)
             sort_keys(keys, 0, count)
             for i in range(count):
@@ -173,9 +174,9 @@ def heaviest(
     best = np.empty(k, np.int64)
     path = np.empty((MAX_HEIGHT, 3), np.int64)
     for row in range(len(vertices)):
-        record = 4 * np.int64(vertices[row])
-        block, meta = np.int64(table[record]), np.int64(table[record + 1])
-        base = np.int64(table[record + 2])
+        record = 4 * wide(vertices[row])
+        block, meta = wide(table[record]), wide(table[record + 1])
+        base = wide(table[record + 2])
         best[:] = -1
         depth = first_leaf(mode, words, block, meta, path) if block else 0
         more = block != 0 and k > 0
@@ -183,8 +184,8 @@ def heaviest(
             if depth > 0:
                 d = depth - 1
                 at = child(mode, path[d, 1], path[d, 0], path[d, 2])
-                block, meta = np.int64(words[at]), np.int64(words[at + 1])
-                base = np.int64(words[at + 2])
+                block, meta = wide(words[at]), wide(words[at + 1])
+                base = wide(words[at + 2])
             count = read_leaf(mode, words, block, meta, base, keys)
             for i in range(count):
                 # Weights are >= 0, so their bits are in their order; a smaller id counts as more.
@@ -206,8 +207,8 @@ def heaviest(
 def sums(mode: int, table: Words, words: Words, vertices: Words, out: Floats) -> None:
     """Write the sum of each row's weights, shape (S,)."""
     for row in range(len(vertices)):
-        record = 4 * np.int64(vertices[row])
-        block, meta = np.int64(table[record]), np.int64(table[record + 1])
+        record = 4 * wide(vertices[row])
+        block, meta = wide(table[record]), wide(table[record + 1])
         out[row] = 0
         if block:
             capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
@@ -220,5 +221,5 @@ def lookups(
 ) -> None:
     """Write the weight of each edge, 0 where there is none, shape (E,)."""
     for row in range(len(vertices)):
-        found = lookup(mode, table, words, np.int64(vertices[row]), np.int64(numbers[row]))
-        out[row] = max(found, np.float32(0))
+        found = lookup(mode, table, words, wide(vertices[row]), wide(numbers[row]))
+        out[row] = max(found, single(0))

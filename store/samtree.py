@@ -10,8 +10,6 @@ Neural Network Training on Billion-Scale Graphs", ICDE 2024. Ours: separators, a
 the children's sums, of which its text says nothing.
 """
 
-import numpy as np
-
 from store import leaf, restructure, weights
 from store.blocks import (
     CAPACITIES,
@@ -26,6 +24,7 @@ from store.blocks import (
 )
 from store.inner import child, route, separators, total
 from store.jit import kernel
+from store.lanes import single, wide
 
 ADD, SET, DELETE = 0, 1, 2
 MAX_HEIGHT = 16
@@ -44,7 +43,7 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
         The leaf's row of `path`.
     """
     at, depth = root, 0
-    block, meta = np.int64(words[at]), np.int64(words[at + 1])
+    block, meta = wide(words[at]), wide(words[at + 1])
     path[0, 0] = at
     while level_of(meta) > 0:
         k = route(words, separators(mode, meta, block), count_of(meta), number)
@@ -52,7 +51,7 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
         depth += 1
         at = child(mode, meta, block, k)
         path[depth, 0] = at
-        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+        block, meta = wide(words[at]), wide(words[at + 1])
     return depth
 
 
@@ -61,7 +60,7 @@ def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> No
     """Bring the sums and counts above a changed leaf up to date."""
     for d in range(depth - 1, -1, -1):
         at = path[d, 0]
-        block, meta = np.int64(words[at]), np.int64(words[at + 1])
+        block, meta = wide(words[at]), wide(words[at + 1])
         capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
         mass = total(mode, words, path[d + 1, 0])
         weights.put(mode, words, block * UNIT, capacity, count, path[d, 1], mass)
@@ -97,13 +96,13 @@ def change(
     if words[root] == 0:
         if op == DELETE:
             return 0
-        leaf.create(mode, words, pools, heap, shard, root, 0, -1)
+        leaf.create(mode, words, pools, heap, shard, root, wide(0), wide(-1))
         leaf.append(mode, words, root, number, weight)
         return 1
 
     depth = descend(mode, words, root, number, path)
     at = path[depth, 0]
-    block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+    block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
     where = block * UNIT
     slot = leaf.find(words, where + span(mode, capacity), narrow_of(meta), base, count, number)
@@ -112,13 +111,13 @@ def change(
             weights.add(mode, words, where, capacity, count, slot, weight)
         else:
             weights.put(mode, words, where, capacity, count, slot, weight)
-        refresh(mode, words, path, depth, 0)
+        refresh(mode, words, path, depth, wide(0))
         return 0
     if op == DELETE:
         if slot < 0:
             return 0
         leaf.remove(mode, words, at, slot)
-        refresh(mode, words, path, depth, -1)
+        refresh(mode, words, path, depth, wide(-1))
         if 2 * count <= capacity or count == 1:
             restructure.tidy(mode, top, words, pools, heap, shard, path, depth, scratch)
         return -1
@@ -132,29 +131,27 @@ def change(
             restructure.split(mode, top, words, pools, heap, shard, path, depth, scratch)
             depth = descend(mode, words, root, number, path)
             at = path[depth, 0]
-            size = size_of(np.int64(words[at + 1]))
-            if not leaf.fits(
-                CAPACITIES[size], np.int64(words[at + 1]), np.int64(words[at + 2]), number
-            ):
-                bigger = size + 1 if count_of(np.int64(words[at + 1])) == CAPACITIES[size] else size
+            size = size_of(wide(words[at + 1]))
+            if not leaf.fits(CAPACITIES[size], wide(words[at + 1]), wide(words[at + 2]), number):
+                bigger = size + 1 if count_of(wide(words[at + 1])) == CAPACITIES[size] else size
                 leaf.move(mode, words, pools, heap, shard, at, bigger, number)
     leaf.append(mode, words, at, number, weight)
-    refresh(mode, words, path, depth, 1)
+    refresh(mode, words, path, depth, wide(1))
     return 1
 
 
 @kernel
 def lookup(mode: int, table: Words, words: Words, vertex: int, number: int) -> float:
     """Weight of one edge; -1 where there is none."""
-    block, meta = np.int64(table[4 * vertex]), np.int64(table[4 * vertex + 1])
-    base = np.int64(table[4 * vertex + 2])
+    block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
+    base = wide(table[4 * vertex + 2])
     if block == 0:
-        return np.float32(-1)
+        return single(-1)
     while level_of(meta) > 0:
         k = route(words, separators(mode, meta, block), count_of(meta), number)
         at = child(mode, meta, block, k)
-        block, meta, base = np.int64(words[at]), np.int64(words[at + 1]), np.int64(words[at + 2])
+        block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     capacity = CAPACITIES[size_of(meta)]
     ids = block * UNIT + span(mode, capacity)
     slot = leaf.find(words, ids, narrow_of(meta), base, count_of(meta), number)
-    return weights.get(mode, words, block * UNIT, slot) if slot >= 0 else np.float32(-1)
+    return weights.get(mode, words, block * UNIT, slot) if slot >= 0 else single(-1)

@@ -93,7 +93,7 @@ def _write(path: Path, array: npt.NDArray[np.generic]) -> dict[str, int]:
         header = np.lib.format.header_data_from_array_1_0(array)
         np.lib.format.write_array_header_1_0(file, header)
         checksum, size = 0, 0
-        data = memoryview(array).cast("B") if array.size else memoryview(b"")
+        data = array.ravel().view(np.uint8).data
         for start in range(0, len(data), _CHUNK):
             part = data[start : start + _CHUNK]
             checksum = zlib.crc32(part, checksum)
@@ -108,7 +108,7 @@ def _read(folder: Path, name: str, files: dict[str, dict[str, int]]) -> npt.NDAr
         want = files[name]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder / name} cannot be read: {error}") from error
-    data = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+    data = array.ravel().view(np.uint8).data
     if len(data) != want["bytes"] or zlib.crc32(data) != want["crc32"]:
         raise ValueError(f"{folder / name} is not what was written: take another snapshot")
     return array

@@ -15,7 +15,7 @@ import numpy as np
 
 from store.blocks import Words
 from store.jit import kernel
-from store.lanes import load_float, pick16, store_float, sum16
+from store.lanes import load_float, pick16, single, store_float, sum16
 
 
 @kernel
@@ -89,11 +89,11 @@ def pick(words: Words, at: int, capacity: int, count: int, first: float, second:
 @kernel
 def _pick_group(words: Words, sums: int, groups: int, uniform: float) -> int:
     """As `pick16`, over more than 16 sums; a running sum, since this is the rare, large node."""
-    whole = np.float32(0)
+    whole = single(0)
     for group in range(groups):
         whole += load_float(words, sums + group)
-    mass = np.float32(uniform) * whole
-    below = np.float32(0)
+    mass = single(uniform) * whole
+    below = single(0)
     last = -1
     for group in range(groups):
         weight = load_float(words, sums + group)

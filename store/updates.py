@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from store.blocks import LIMIT, NEXT, RECORD, UNIT, Longs, Words
 from store.jit import kernel
-from store.lanes import PAD, prefetch
+from store.lanes import PAD, prefetch, wide
 from store.samtree import MAX_HEIGHT, change
 
 Floats = npt.NDArray[np.float32]
@@ -87,9 +87,9 @@ def apply_rows(
     at = progress[0]
     while at < stop and heap[LIMIT] - heap[NEXT] >= heap[NEED]:
         if at + 12 < stop:
-            prefetch(table, RECORD * np.int64(vertices[order[at + 12]]))
+            prefetch(table, RECORD * wide(vertices[order[at + 12]]))
         if at + 6 < stop:
-            ahead = UNIT * np.int64(table[RECORD * np.int64(vertices[order[at + 6]])])
+            ahead = UNIT * wide(table[RECORD * wide(vertices[order[at + 6]])])
             for line in range(0, 64, 16):
                 prefetch(words, ahead + line)
         e = order[at]
@@ -100,9 +100,9 @@ def apply_rows(
             words,
             pools,
             heap,
-            np.int64(ops[e]),
-            np.int64(vertices[e]),
-            np.int64(numbers[e]),
+            wide(ops[e]),
+            wide(vertices[e]),
+            wide(numbers[e]),
             amounts[e],
             path,
             scratch,
@@ -134,13 +134,13 @@ def sort_by_tree(vertices: Words, bits: int, order: Words, spare: Words) -> bool
         source, to = (spare, order) if swapped else (order, spare)
         counts[:] = 0
         for i in range(n):
-            v = np.int64(vertices[i])
+            v = wide(vertices[i])
             key = (shard_of(v) << low) | ((v >> 6) << 2) | (v & 3)
             counts[((key >> shift) & 2047) + 1] += 1
         for i in range(2048):
             counts[i + 1] += counts[i]
         for i in range(n):
-            v = np.int64(vertices[source[i]])
+            v = wide(vertices[source[i]])
             key = (shard_of(v) << low) | ((v >> 6) << 2) | (v & 3)
             digit = (key >> shift) & 2047
             to[counts[digit]] = source[i]

@@ -4,12 +4,10 @@ The mode is a number that the compiled code branches on: every block of a graph 
 branch is always foreseen, and one compile serves all three.
 """
 
-import numpy as np
-
 from store import cstable, fstable, sums16
 from store.blocks import CUMULATIVE, SUMS, Words
 from store.jit import kernel
-from store.lanes import load_float, store_float
+from store.lanes import load_float, single, store_float
 
 
 @kernel
@@ -30,9 +28,9 @@ def put(
     if mode == SUMS:
         sums16.put(words, at, capacity, count, slot, weight)
     elif mode == CUMULATIVE:
-        cstable.add(words, at, count, slot, np.float32(weight) - cstable.get(words, at, slot))
+        cstable.add(words, at, count, slot, single(weight) - cstable.get(words, at, slot))
     else:
-        fstable.add(words, at, count, slot, np.float32(weight) - fstable.get(words, at, slot))
+        fstable.add(words, at, count, slot, single(weight) - fstable.get(words, at, slot))
 
 
 @kernel
@@ -41,12 +39,12 @@ def add(
 ) -> None:
     """Add to the weight of a slot."""
     if mode == SUMS:
-        weight = np.float32(sums16.get(words, at, slot) + np.float32(change))
+        weight = single(sums16.get(words, at, slot) + single(change))
         sums16.put(words, at, capacity, count, slot, weight)
     elif mode == CUMULATIVE:
-        cstable.add(words, at, count, slot, np.float32(change))
+        cstable.add(words, at, count, slot, single(change))
     else:
-        fstable.add(words, at, count, slot, np.float32(change))
+        fstable.add(words, at, count, slot, single(change))
 
 
 @kernel
@@ -122,7 +120,7 @@ def scale(mode: int, words: Words, at: int, capacity: int, count: int, factor: f
     """Multiply all weights by a power of two: sums stay exact, so nothing is added up anew."""
     groups = (count + 15) >> 4 if mode == SUMS and capacity > 16 else 0
     for i in range(count):
-        store_float(words, at + i, load_float(words, at + i) * np.float32(factor))
+        store_float(words, at + i, load_float(words, at + i) * single(factor))
     for i in range(groups):
         k = at + capacity + i
-        store_float(words, k, load_float(words, k) * np.float32(factor))
+        store_float(words, k, load_float(words, k) * single(factor))
