@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from model.align import Drift, common, drift
 from model.positives import Positives
 from model.quality import ranks, recall_at_k, reciprocal_rank
 from model.settings import MicroConfig
@@ -25,13 +26,13 @@ class Judgement:
 
     Attributes:
         reason: why the vectors are refused; empty: they may pass.
-        drift_cosine: mean cosine of new to published vectors; NaN without published ones.
+        moved: how far the new vectors lie from the published ones.
         recall_before, recall_after: Recall@20 of the held-back pairs by the published vectors and
             by the new ones; NaN without such pairs.
     """
 
     reason: str
-    drift_cosine: float
+    moved: Drift
     recall_before: float
     recall_after: float
 
@@ -44,37 +45,28 @@ def judge(new: Float32s, published: Float32s, pairs: Positives, config: MicroCon
         published: likewise, of as many titles or not.
         pairs: fresh ones that the new weights did not train on.
     """
-    titles = min(len(new), len(published))
-    nan = float("nan")
     if not np.isfinite(new).all():
-        return Judgement("the vectors are not finite", nan, nan, nan)
-    new, old = new[:titles], published[:titles]
-    new_norm, old_norm = np.linalg.norm(new, axis=1), np.linalg.norm(old, axis=1)
-    both = (new_norm > 0) & (old_norm > 0)
-    drift = ratio = nan
-    if both.any():
-        cosine = (new[both] * old[both]).sum(1) / (new_norm[both] * old_norm[both])
-        drift = float(cosine.mean())
-        ratio = float(new_norm[both].mean() / old_norm[both].mean())
-    before, after, worse = _compare(old, new, both, pairs, config)
+        nan = float("nan")
+        return Judgement("the vectors are not finite", Drift(0, nan, nan, nan), nan, nan)
+    moved = drift(new, published)
+    before, after, worse = _compare(published, new, pairs, config)
     reason = ""
-    if drift < config.min_cosine:
-        reason = f"mean cosine to the published vectors {drift:.3f} < {config.min_cosine}"
-    elif both.any() and max(ratio, 1 / ratio) > config.max_norm_ratio:
-        reason = f"mean norm changed by a factor {ratio:.2f}"
+    if moved.mean_cosine < config.min_cosine:
+        reason = (
+            f"mean cosine to the published vectors {moved.mean_cosine:.3f} < {config.min_cosine}"
+        )
+    elif moved.titles and max(moved.norm_ratio, 1 / moved.norm_ratio) > config.max_norm_ratio:
+        reason = f"mean norm changed by a factor {moved.norm_ratio:.2f}"
     elif worse:
         reason = f"recall on held-back pairs fell from {before:.4f} to {after:.4f}"
-    return Judgement(reason, drift, before, after)
+    return Judgement(reason, moved, before, after)
 
 
 def _compare(
-    old: Float32s,
-    new: Float32s,
-    both: npt.NDArray[np.bool_],
-    pairs: Positives,
-    config: MicroConfig,
+    old: Float32s, new: Float32s, pairs: Positives, config: MicroConfig
 ) -> tuple[float, float, bool]:
     """Recall by old and new vectors, and whether the loss is more than chance."""
+    old, new, both = common(old, new)
     inside = (pairs.a < len(both)) & (pairs.b < len(both))
     a, b = pairs.a[inside], pairs.b[inside]
     rows = np.flatnonzero(both[a] & both[b] & (a != b))[-config.gate_rows :]

@@ -60,6 +60,7 @@ class CycleReport:
         loss: mean over the steps; NaN where none was made.
         steps: gradient steps made.
         drift_cosine: mean cosine of new to published vectors; NaN without published ones.
+        drift_p1: its first percentile over the titles.
         recall_before, recall_after: Recall@20 of the held-back pairs by the published vectors and
             by the new ones; NaN without such pairs.
         titles: titles in the subgraph.
@@ -73,6 +74,7 @@ class CycleReport:
     loss: float = float("nan")
     steps: int = 0
     drift_cosine: float = float("nan")
+    drift_p1: float = float("nan")
     recall_before: float = float("nan")
     recall_after: float = float("nan")
     titles: int = 0
@@ -233,7 +235,8 @@ class MicroTrainer:
             embedder if passed else None,
             float(np.mean(losses)) if losses else float("nan"),
             len(losses),
-            verdict.drift_cosine,
+            verdict.moved.mean_cosine,
+            verdict.moved.p1_cosine,
             verdict.recall_before,
             verdict.recall_after,
             len(subgraph.titles),
