@@ -27,6 +27,7 @@ from store.samtree import MAX_HEIGHT, lookup
 Floats = npt.NDArray[np.float32]
 
 KEYS = 1024  # edges that a leaf may hold
+GAPS = (701, 301, 132, 57, 23, 10, 4, 1)
 
 
 @kernel
@@ -77,33 +78,16 @@ def read_leaf(mode: int, words: Words, block: int, meta: int, base: int, keys: L
 
 
 @kernel
-def sort_keys(keys: Longs, low: int, high: int) -> None:
-    """Sort `keys[low:high]` ascending: quicksort, and insertion for what is short."""
-    while high - low > 24:
-        middle = keys[(low + high) >> 1]
-        i, j = low, high - 1
-        while i <= j:
-            while keys[i] < middle:
-                i += 1
-            while keys[j] > middle:
-                j -= 1
-            if i <= j:
-                keys[i], keys[j] = keys[j], keys[i]
-                i += 1
-                j -= 1
-        if j + 1 - low < high - i:
-            sort_keys(keys, low, j + 1)
-            low = i
-        else:
-            sort_keys(keys, i, high)
-            high = j + 1
-    for i in range(low + 1, high):
-        key = keys[i]
-        j = i - 1
-        while j >= low and keys[j] > key:
-            keys[j + 1] = keys[j]
-            j -= 1
-        keys[j + 1] = key
+def sort_keys(keys: Longs, count: int) -> None:
+    """Sort `keys[:count]` ascending: Shell's way, with M. Ciura's gaps (FCT 2001)."""
+    for gap in GAPS:
+        for i in range(gap, count):
+            key = keys[i]
+            j = i - gap
+            while j >= 0 and keys[j] > key:
+                keys[j + gap] = keys[j]
+                j -= gap
+            keys[j + gap] = key
 
 
 @kernel
@@ -135,7 +119,7 @@ def read_rows(
                 block, meta = wide(words[at]), wide(words[at + 1])
                 base = wide(words[at + 2])
             count = read_leaf(mode, words, block, meta, base, keys)
-            sort_keys(keys, 0, count)
+            sort_keys(keys, count)
             for i in range(count):
                 ids[to + i] = keys[i] >> 32
                 bits[to + i] = keys[i] & 0xFFFFFFFF
@@ -193,7 +177,7 @@ def heaviest(
                 if key > best[0]:
                     sift(best, k, key)
             more = next_leaf(mode, words, path, depth)
-        sort_keys(best, 0, k)
+        sort_keys(best, k)
         for i in range(k):
             key = best[k - 1 - i]
             if key < 0:
