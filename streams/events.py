@@ -166,10 +166,16 @@ class DecodedCoPlays:
 
 @dataclass(frozen=True, slots=True)
 class DecodedCatalog:
-    """What a batch of messages of `catalog` holds; `append_ms` is shape (E,), one an entry."""
+    """What a batch of messages of `catalog` holds.
+
+    Attributes:
+        append_ms: shape (E,), one an entry.
+        row: `row[i]` is the message that entries[i] came in.
+    """
 
     entries: list[CatalogEntry]
     append_ms: Int64s
+    row: list[int]
     dead: list[DeadLetter]
 
 
@@ -285,7 +291,7 @@ def decode_catalog(
         except _BAD as error:
             dead.append(_dead(message, error))
     stamps = np.array([messages[row].timestamp_ms for row in rows], np.int64)
-    return DecodedCatalog(entries, stamps, dead)
+    return DecodedCatalog(entries, stamps, rows, dead)
 
 
 def check_entry(entry: CatalogEntry) -> None:

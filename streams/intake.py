@@ -92,18 +92,26 @@ class Intake:
     def take(self, batch: Batch) -> None:
         """Decode and fold in one batch, and set its dead letters aside first."""
         skew_s = self._kafka.max_skew_s
-        entries = decode_catalog(batch.messages.get(self._kafka.catalog, ()), max_skew_s=skew_s)
+        catalog = batch.messages.get(self._kafka.catalog, [])
+        entries = decode_catalog(catalog, max_skew_s=skew_s)
         pairs = decode_coplays(batch.messages.get(self._kafka.coplays, ()), max_skew_s=skew_s)
-        self._set_aside([*entries.dead, *pairs.dead])
+        dead = [*entries.dead, *pairs.dead]
+        self._set_aside(dead)
         with self._state.lock:
             if entries.entries:
-                self._state.apply_catalog(entries.entries, entries.append_ms)
+                refused = self._state.apply_catalog(entries.entries, entries.append_ms)
+                letters = [
+                    DeadLetter(catalog[entries.row[row]], "ValueError", why, "catalog")
+                    for row, why in refused.items()
+                ]
+                self._set_aside(letters)  # under the lock: rare, and no checkpoint may pass it
+                dead += letters
             if len(pairs.pairs):
                 self._state.apply_coplays(pairs.pairs, pairs.append_ms)
             self._state.positions.update(batch.positions)
         if entries.entries:
             self.on_catalog()
-        self._count(batch.messages, [*entries.dead, *pairs.dead])
+        self._count(batch.messages, dead)
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Messages not yet read, by (topic, partition)."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from store.graph import DynamicGraph, Relation
 
 from model.positives import Positives
 from store.edges import EdgeBatch, Op
+from store.graph import DynamicGraph, Relation
 from streams.catalog import Catalog
 from streams.dirty import DirtySet
 from streams.events import CatalogEntry, CoPlays
@@ -96,15 +96,20 @@ class State:
             self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms))
         return np.stack([a, b], axis=1)
 
-    def apply_catalog(self, entries: Sequence[CatalogEntry], append_ms: Int64s) -> None:
-        """Upsert or retire titles; `append_ms` as above, one an entry."""
+    def apply_catalog(self, entries: Sequence[CatalogEntry], append_ms: Int64s) -> dict[int, str]:
+        """Upsert or retire titles; `append_ms` as above, one an entry.
+
+        Returns:
+            Rows of `entries` that were refused -> why.
+        """
         change = self.catalog.apply(entries)
         self._forget(change.retired_ids)
         self.dirty.mark_catalog(change.titles, append_ms[change.rows], change.time_ms)
         self.changed_concepts.update(change.concepts.tolist())
-        self.retired.update(change.retired)
         for title in self.graph.ids["title"].names(change.titles):
             self.retired.pop(title, None)
+        self.retired.update(change.retired)
+        return change.refused
 
     def take_concepts(self) -> Int32s:
         """The changed concepts, which are then no longer so, shape (C,)."""

@@ -134,16 +134,20 @@ class Worker:
 
     def _end(self) -> None:
         self._phase = "stopping"
+        log.info("stopping: a last refresh and a last checkpoint")
         self._training.stop()
         self._intake.stop()
         deadline = time.monotonic() + DRAIN_S
         while not self._refresh.settled and time.monotonic() < deadline and not self._failure:
             time.sleep(0.02)
+        if not self._refresh.settled:
+            log.warning("not all was published: the next start does")
         self._refresh.stop()
         for thread in self._threads:
             thread.join(DRAIN_S)
         if self._failure is None:  # else the state may hold half a batch
             self._checkpoint()
+        log.info("stopped")
         try:
             end_status(self._redis, self._settings.worker.id)
         except RedisFailed as error:

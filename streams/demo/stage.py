@@ -18,6 +18,7 @@ from streams.topics import ensure_topics
 from streams.wiring import topics_of
 
 WORKER = "demo"
+GRACE_S = 20.0  # a worker ends with a last refresh and a last checkpoint
 READY_S = 90.0  # longest wait for worker, sessions and reader
 
 
@@ -84,7 +85,9 @@ def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
         def start(name: str, *arguments: str) -> Child:
             log = folder / f"{name}.log"
             command = [sys.executable, "-m", *arguments]
-            return stack.enter_context(spawn(name, command, log=log, env={"OMP_NUM_THREADS": "1"}))
+            env = {"OMP_NUM_THREADS": "1"}
+            child = spawn(name, command, log=log, env=env, grace_s=GRACE_S)
+            return stack.enter_context(child)
 
         cli = ("streams.cli",)
         samples = folder / "reader.samples"

@@ -164,7 +164,8 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(stage, folder, reader
     send(3000)
     log = folder / "worker.log"
     command = [sys.executable, "-m", "streams.cli", "worker", "--config", folder / "upwell.toml"]
-    with spawn("worker", command, log=log, env={"OMP_NUM_THREADS": "1"}) as worker:
+    env = {"OMP_NUM_THREADS": "1"}
+    with spawn("worker", command, log=log, env=env, grace_s=30) as worker:
         wait_until(
             lambda: (
                 stage.heartbeat().get("pid") == worker.pid
