@@ -146,19 +146,17 @@ def call(client: Redis, *command: Any) -> Any:
         raise translate(error, address_of(client)) from error
 
 
-def call_many(
-    client: Redis, commands: Iterable[Sequence[Any]], *, atomic: bool = False
-) -> list[Any]:
+def call_many(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
     """The answers to commands sent at once; that of a failed one is its `redis.RedisError`.
 
     It is not raised, since the client would put the command into its text, megabytes of vectors
-    and all. `atomic`: as one transaction.
+    and all.
 
     Raises:
         RedisFailed: the connection failed.
     """
     try:
-        with client.pipeline(transaction=atomic) as pipe:
+        with client.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)  # type: ignore[no-untyped-call]
             answers: list[Any] = pipe.execute(raise_on_error=False)
@@ -167,11 +165,9 @@ def call_many(
         raise translate(error, address_of(client)) from error
 
 
-def call_all(
-    client: Redis, commands: Iterable[Sequence[Any]], *, atomic: bool = False
-) -> list[Any]:
+def call_all(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
     """As `call_many`, but the first failed command raises RedisFailed."""
-    answers = call_many(client, commands, atomic=atomic)
+    answers = call_many(client, commands)
     for answer in answers:
         if isinstance(answer, RedisError):
             raise translate(answer, address_of(client))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from redis import Redis
 from redis.exceptions import RedisError
 
-from serve import spaces, vectors
+from serve import search, spaces, vectors
 from serve.changed import LastSent
 from serve.connection import SpaceLost, address_of, call_all, call_many, translate
 from serve.script import Command, ServerScript, is_missing
@@ -67,7 +67,7 @@ class Publisher:
         self._where = address_of(client)
         self._script = ServerScript(client)
         self._prefix = vectors.title_prefix(space)
-        self._own_keys = [vectors.updates_key(space), vectors.meta_key(space)]
+        self._own_keys: list[str] = []
         self._updates_kept = updates_kept
         self._mark_s = mark_s
         self._epsilon = epsilon
@@ -76,13 +76,16 @@ class Publisher:
         self._dim = 0
         self._last_seq = 0  # the highest that we know to be written
 
-    def create_space(self, dim: int, step: int = 0, relations: Sequence[str] = ()) -> bool:
+    def create_space(
+        self, dim: int, step: int = 0, relations: Sequence[str] = (), *, index: bool = False
+    ) -> bool:
         """Make the space, or take up the one that stands.
 
         Args:
             dim: components of a vector.
             step: training step of the weights.
             relations: names of the relations that the embeddings are made of.
+            index: let the server search for neighbours, where it can; each publish costs more.
 
         Returns:
             Whether it is filled: where not, publish every title, then call `filled`.
@@ -93,6 +96,12 @@ class Publisher:
         """
         space = spaces.create(self._client, self.space, dim=dim, step=step, relations=relations)
         self._epoch, self._dim, self._last_seq = space.epoch, space.dim, space.seq
+        kind = space.search
+        if index and not kind:
+            kind = self._index(space)
+        self._own_keys = [vectors.updates_key(self.space), vectors.meta_key(self.space)]
+        if kind == search.VSET:
+            self._own_keys.append(search.vset_key(self.space))
         self._sent = LastSent(space.dim, self._epsilon) if self._epsilon else None
         return space.filled_ms > 0
 
@@ -231,13 +240,26 @@ class Publisher:
         """Note that every title is published: from now on, anyone may make the space live."""
         if self._epoch is None:
             raise ValueError(f"space {self.space!r}: call create_space first")
-        args = [self._epoch, "filled_ms", spaces.now_ms()]
-        self._run(iter([self._script.command("note", self._own_keys[1:], args)]))
+        self._note("filled_ms", spaces.now_ms())
 
     def switch(self) -> str | None:
         """Note that the space is filled, make it the live one, and return the one before."""
         self.filled()
         return spaces.switch(self._client, self.space)
+
+    def _index(self, space: spaces.Space) -> str:
+        """Have the server search the space, and return how."""
+        if space.seq and search.supported(self._client) == search.VSET:
+            return search.NONE  # what stands already is not in the set
+        kind = search.create(self._client, self.space, space.dim)
+        self._note("search", kind)
+        return kind
+
+    def _note(self, field: str, value: int | str) -> None:
+        """Set a field of the meta, unless the space is not what we left: then raise SpaceLost."""
+        args = [self._epoch, field, value]
+        command = self._script.command("note", [vectors.meta_key(self.space)], args)
+        self._run(iter([command]))
 
     def _head(self, count: int, epoch: str, seq: int) -> list[Any]:
         return [count, len(self._prefix), self._updates_kept, epoch, self._last_seq, seq]

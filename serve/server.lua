@@ -28,7 +28,7 @@ local function remember(meta, seq, step)
   end
 end
 
--- keys  the hashes of n titles; then, unless kept is '0': the updates stream, the meta hash
+-- keys  the hashes of n titles; the updates stream, the meta hash; the vector set, where there is one
 -- args  n, length of the keys' prefix, kept (entries in the stream), epoch, last seq written, seq,
 --       step, bytes of a vector, all vectors one after the other, all times with a space between,
 --       all names with a zero byte after each ('' leaves the one that stands) or '' for no names
@@ -36,12 +36,10 @@ end
 local function put(keys, args)
   local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
   local seq, step, width, blob = args[6], args[7], tonumber(args[8]), args[9]
-  local stream, meta, new = keys[n + 1], keys[n + 2], tonumber(seq)
-  if stream then
-    local problem = lost(meta, args[4], args[5])
-    if problem then
-      return redis.error_reply(problem)
-    end
+  local stream, meta, vset, new = keys[n + 1], keys[n + 2], keys[n + 3], tonumber(seq)
+  local problem = lost(meta, args[4], args[5])
+  if problem then
+    return redis.error_reply(problem)
   end
   local stale = {}
   local next_time, next_name = string.gmatch(args[10], '%d+'), string.gmatch(args[11], '([^%z]*)%z')
@@ -62,15 +60,15 @@ local function put(keys, args)
         redis.call('HDEL', key, 'gone')
         redis.call('PERSIST', key)
       end
-      if stream then
-        redis.call('XADD', stream, 'MAXLEN', '~', kept, '*',
-          'title', string.sub(key, prefix + 1), 'seq', seq, 'time_ms', time)
+      local title = string.sub(key, prefix + 1)
+      if vset then
+        redis.call('VADD', vset, 'FP32', vec, title, 'NOQUANT')
       end
+      redis.call(
+        'XADD', stream, 'MAXLEN', '~', kept, '*', 'title', title, 'seq', seq, 'time_ms', time)
     end
   end
-  if stream then
-    remember(meta, seq, step)
-  end
+  remember(meta, seq, step)
   return stale
 end
 
@@ -81,16 +79,14 @@ end
 local function retire(keys, args)
   local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
   local seq, time, stays = args[6], args[7], args[8]
-  local stream, meta, new = keys[n + 1], keys[n + 2], tonumber(seq)
-  if stream then
-    local problem = lost(meta, args[4], args[5])
-    if problem then
-      return redis.error_reply(problem)
-    end
+  local stream, meta, vset, new = keys[n + 1], keys[n + 2], keys[n + 3], tonumber(seq)
+  local problem = lost(meta, args[4], args[5])
+  if problem then
+    return redis.error_reply(problem)
   end
   local stale = {}
   for i = 1, n do
-    local key = keys[i]
+    local key, title = keys[i], string.sub(keys[i], prefix + 1)
     local known = redis.call('HGET', key, 'seq')
     if known and tonumber(known) > new then
       stale[#stale + 1] = i
@@ -98,15 +94,14 @@ local function retire(keys, args)
       redis.call('DEL', key)
       redis.call('HSET', key, 'seq', seq, 'time_ms', time, 'gone', '1')
       redis.call('EXPIRE', key, stays)
-      if stream then
-        redis.call('XADD', stream, 'MAXLEN', '~', kept, '*', 'title', string.sub(key, prefix + 1),
-          'seq', seq, 'time_ms', time, 'gone', '1')
+      if vset then
+        redis.call('VREM', vset, title)
       end
+      redis.call('XADD', stream, 'MAXLEN', '~', kept, '*', 'title', title,
+        'seq', seq, 'time_ms', time, 'gone', '1')
     end
   end
-  if stream then
-    remember(meta, seq)
-  end
+  remember(meta, seq)
   return stale
 end
 

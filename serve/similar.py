@@ -5,6 +5,7 @@ titles of dim 64 are 26 MB and some milliseconds. Rows of retired titles are use
 """
 
 import difflib
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from redis import Redis
 
-from serve.connection import call_all
+from serve import search, spaces
+from serve.connection import RedisFailed, call_all
 from serve.reader import EmbeddingReader
 from serve.reading import Batch
 from serve.spaces import NoSpace
@@ -20,7 +22,11 @@ from serve.updates import Updates
 from serve.vectors import title_prefix
 
 _SUGGESTIONS = 5
+_NAMED = 50  # names with all the words of a query, of which one is the query
 _FIRST_ROWS = 1024
+
+
+log = logging.getLogger(__name__)
 
 
 class Neighbour(NamedTuple):
@@ -228,6 +234,52 @@ class SimilarTitles:
         if name is None:
             return []
         return [(self._by_name, _plain(name)), (self._by_short_name, _without_year(name))]
+
+
+def similar_titles(
+    source: EmbeddingReader | Redis | str, query: str, k: int = 10
+) -> list[Neighbour]:
+    """One search, for a program that then ends: by the server, where the space has an index there.
+
+    Else, or where the server does not find the name, over a local copy: that reads the whole space.
+
+    Raises:
+        UnknownTitle, NoSpace, RedisFailed: as `SimilarTitles.similar` does.
+    """
+    reader = source if isinstance(source, EmbeddingReader) else EmbeddingReader(source)
+    space = spaces.get_space(reader.client, reader.space())
+    if space is not None and space.search:
+        try:
+            found = _by_server(reader, space, query, k)
+        except RedisFailed as error:
+            log.warning("searching a local copy instead: %s", error)
+        else:
+            if found is not None:
+                return found
+    return SimilarTitles(reader).similar(query, k)
+
+
+def _by_server(
+    reader: EmbeddingReader, space: spaces.Space, query: str, k: int
+) -> list[Neighbour] | None:
+    """The neighbours, by the space's index; None where it does not know the title."""
+    title = query
+    matrix, found, versions = reader.get_many([title])
+    if not found[0] and space.search == search.FT:
+        wanted = _plain(query)
+        names = search.named(reader.client, space.name, query, _NAMED)
+        for same in (_plain, _without_year):
+            titles = sorted(one for one, name in names.items() if same(name) == wanted)
+            if titles:
+                title = titles[0]
+                matrix, found, versions = reader.get_many([title])
+                break
+    if not found[0] or versions.space != space.name or not matrix[0].any():
+        return None
+    near = search.nearest(reader.client, space.name, space.search, matrix[0], k + 1)
+    near = [(one, score) for one, score in near if one != title][:k]
+    labels = reader.names([one for one, _ in near])
+    return [Neighbour(one, name, score) for (one, score), name in zip(near, labels, strict=True)]
 
 
 def _plain(name: str) -> str:

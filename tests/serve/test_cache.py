@@ -18,7 +18,7 @@ from serve.reading import Batch, Versions
 from serve.updates import Update, Updates
 from streams.embedded import RedisServer
 from tests.serve.library import DIM, live, put, rows, times
-from tests.servers import wait_until
+from tests.servers import redis_binary, wait_until
 
 
 class Counting(EmbeddingReader):
@@ -115,7 +115,7 @@ def test_a_switch_and_a_flush_empty_the_cache(cache: CachedReader, redis_client:
 
 
 def test_a_lost_server_is_an_error_and_not_an_old_answer() -> None:
-    with RedisServer() as server:
+    with RedisServer(binary=redis_binary()) as server:
         client = connect(server.url, retries=0)
         put(live(client), "a", 1.0, 1)
         with CachedReader(client) as cache:

@@ -17,7 +17,7 @@ from serve.connection import (
     connect,
 )
 from streams.embedded import RedisServer, free_port
-from tests.servers import silent_port
+from tests.servers import redis_binary, silent_port
 
 SECRET = "hunter2"
 
@@ -41,7 +41,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
 
 
 def test_a_server_that_starts_late_is_waited_for() -> None:
-    server = RedisServer(port=free_port())
+    server = RedisServer(port=free_port(), binary=redis_binary())
     told: list[str] = []
     starter = threading.Timer(0.3, server.start)
     starter.start()
@@ -59,7 +59,7 @@ def test_a_server_that_starts_late_is_waited_for() -> None:
 
 
 def test_a_wrong_password_is_refused_at_once_and_not_repeated() -> None:
-    with RedisServer(arguments=["--requirepass", "right"]) as server:
+    with RedisServer(binary=redis_binary(), arguments=["--requirepass", "right"]) as server:
         for user in ("", f":{SECRET}@"):
             with pytest.raises(RedisRefused) as caught:
                 connect(f"redis://{user}{server.address}/0")
@@ -84,7 +84,7 @@ def test_an_address_has_no_password() -> None:
 
 
 def test_a_call_outlives_a_restart_of_the_server() -> None:
-    with RedisServer() as server:
+    with RedisServer(binary=redis_binary()) as server:
         client = connect(server.url)
         server.stop()
         restart = threading.Timer(0.1, server.start)

@@ -16,6 +16,7 @@ from serve.connection import SpaceLost, connect
 from serve.publisher import CHUNK, Publisher, PublishReport
 from streams.embedded import RedisServer
 from tests.serve.library import DIM, made, put, rows, times
+from tests.servers import redis_binary
 
 
 def value(client: Redis, title: str, space: str = "main") -> float | None:
@@ -215,7 +216,9 @@ def test_a_server_that_forgot_our_code_is_told_again(redis_client: Redis) -> Non
 
 
 def test_a_server_without_functions_runs_scripts(redis_client: Redis) -> None:
-    with RedisServer(arguments=["--rename-command", "FUNCTION", ""]) as server:
+    with RedisServer(
+        binary=redis_binary(), arguments=["--rename-command", "FUNCTION", ""]
+    ) as server:
         client = connect(server.url)
         publisher = made(client)
         put(publisher, "a", 2.0, seq=2)

@@ -19,6 +19,7 @@ from serve.spaces import NoSpace
 from serve.updates import BATCH, Update
 from streams.embedded import RedisServer, free_port
 from tests.serve.library import DIM, live, made, put, rows, times
+from tests.servers import redis_binary
 
 
 @pytest.fixture(params=["function", "plain"])
@@ -328,7 +329,7 @@ def test_many_updates_come_in_several_lots_and_none_is_missed(redis_client: Redi
 
 
 def test_followers_bear_an_outage_and_say_reset_after_it() -> None:
-    with RedisServer() as server:
+    with RedisServer(binary=redis_binary()) as server:
         client = connect(server.url, retries=0)
         live(client)
         lots = EmbeddingReader(client).follow(block_s=0.01, patience_s=20)

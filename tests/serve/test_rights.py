@@ -18,6 +18,7 @@ from serve.similar import SimilarTitles
 from serve.status import end_status, read_status, write_status
 from streams.embedded import RedisServer
 from tests.serve.library import DIM, put, rows, times
+from tests.servers import redis_binary
 
 ACL = (Path(__file__).parents[2] / "deploy" / "redis.acl").read_text()
 
@@ -37,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server under the file, with one more user, for the test's own look at things."""
     path = tmp_path / "users.acl"
     path.write_text(ACL + "user test on >test ~* &* +@all\n")
-    with RedisServer(arguments=["--aclfile", str(path)]) as server:
+    with RedisServer(binary=redis_binary(), arguments=["--aclfile", str(path)]) as server:
         yield server
 
 
@@ -173,7 +174,7 @@ def test_a_missing_right_is_named_with_its_remedy_and_no_secret(
     path = tmp_path / "users.acl"
     path.write_text(without("hsetnx"))
 
-    with RedisServer(arguments=["--aclfile", str(path)]) as server:
+    with RedisServer(binary=redis_binary(), arguments=["--aclfile", str(path)]) as server:
         client = connect(url(server, "upwell-publisher"))
         with pytest.raises(RedisRefused) as caught:
             Publisher(client, "main").create_space(DIM)
@@ -189,7 +190,7 @@ def test_a_reader_without_the_function_reads_by_plain_commands(tmp_path: Path) -
     path = tmp_path / "users.acl"
     path.write_text(without("fcall_ro"))
 
-    with RedisServer(arguments=["--aclfile", str(path)]) as server:
+    with RedisServer(binary=redis_binary(), arguments=["--aclfile", str(path)]) as server:
         publisher = connect(url(server, "upwell-publisher"))
         client = connect(url(server, "upwell-reader"))
         publish_in_every_way(publisher)
@@ -204,7 +205,7 @@ def test_a_publisher_without_functions_uses_scripts(tmp_path: Path) -> None:
     path = tmp_path / "users.acl"
     path.write_text(without("function|load"))
 
-    with RedisServer(arguments=["--aclfile", str(path)]) as server:
+    with RedisServer(binary=redis_binary(), arguments=["--aclfile", str(path)]) as server:
         client = connect(url(server, "upwell-publisher"))
         publish_in_every_way(client)
         client.close()
