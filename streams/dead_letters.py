@@ -15,12 +15,13 @@ dies between a letter and its mark. Failures of the environment (Redis, a disk) 
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.events import DeadLetter, Message
 from streams.ingest import from_kafka
@@ -234,24 +235,21 @@ def _read_all(
         }
     )
     try:
-        ends = {
-            part: consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=timeout_s)
-            for part in range(count)
-        }
-        left = {part: high for part, (low, high) in ends.items() if high > low}
-        consumer.assign([TopicPartition(topic, part, ends[part][0]) for part in left])
+        left = set(range(count))  # to be read to their end, which the client reports
+        consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in left])
+        deadline = time.monotonic() + timeout_s
         while left:
-            found = consumer.consume(1000, timeout=timeout_s)
-            if not found:
+            # `consume` waits for as many as are asked for: a short time for what is there.
+            found = consumer.consume(1000, timeout=0.05)
+            if found:
+                deadline = time.monotonic() + timeout_s
+            elif time.monotonic() > deadline:
                 raise TimeoutError(f"{topic} was not read to its end within {timeout_s:.0f} s")
             for one in found:
                 if (error := one.error()) is None:
-                    message = from_kafka(one)
-                    if message.offset + 1 >= left.get(message.partition, 0):
-                        left.pop(message.partition, None)
-                    yield message
+                    yield from_kafka(one)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.pop(one.partition() or 0, None)
+                    left.discard(one.partition() or 0)
                 elif not error.retriable():
                     raise KafkaException(error)
     finally:

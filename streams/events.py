@@ -300,7 +300,7 @@ def check_entry(entry: CatalogEntry) -> None:
     Raises:
         ValueError: a control character, a reserved relation, or a number out of bounds.
     """
-    msgspec.convert(msgspec.to_builtins(entry), CatalogEntry)
+    msgspec.convert(msgspec.to_builtins(entry), type(entry))
     _check_id("title", entry.title)
     if entry.name is not None and (found := _CONTROL.search(entry.name)):
         raise ValueError(f"name has the control character {found.group()!r}")

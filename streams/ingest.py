@@ -81,6 +81,8 @@ class Ingest:
         self._group = group
         self._position: Positions = {}
         self._paused: set[str] = set()
+        self._unread: set[tuple[str, int]] = set()  # partitions whose end was not seen yet
+        self._untried: set[tuple[str, int]] = set()  # partitions that have given nothing yet
         self._down_since: float | None = None
         self._reported = False
         self._consumers: dict[str, confluent_kafka.Consumer] = {}
@@ -124,26 +126,30 @@ class Ingest:
         elif self._down_since is not None and not self._reported:
             self._reported = True
             raise BrokerUnreachable(self.bootstrap, time.monotonic() - self._down_since)
+        elif self._untried:
+            self._check_offsets()
         return batch
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether each partition was once read up to its end, since the start."""
+        return not self._unread
 
     def positions(self) -> Positions:
         """Next offset by (topic, partition), of what `consume` has returned."""
         return dict(self._position)
 
     def lag(self, *, timeout_s: float = 5.0) -> dict[tuple[str, int], int]:
-        """Messages not yet returned, by (topic, partition), as far as the client knows.
+        """Messages not yet returned, by (topic, partition), as of the last fetch.
 
-        What is known is a fetch old; a partition of which nothing was ever fetched is asked for.
+        A partition of which nothing was fetched yet is asked for, for `timeout_s` at most; the
+        embedded broker's answer to that is too low (it counts the last batch as one message).
         """
         behind = {}
         for (name, part), position in self._position.items():
-            consumer, partition = self._consumers[name], TopicPartition(name, part)
-            try:
-                low, high = consumer.get_watermark_offsets(partition, cached=True)
-                if high < 0:
-                    low, high = consumer.get_watermark_offsets(partition, timeout=timeout_s)
-            except (KafkaException, TypeError):  # no broker just now
-                low, high = 0, 0
+            low, high = self._watermarks(name, part)
+            if high < 0:
+                low, high = self._watermarks(name, part, timeout_s=timeout_s)
             behind[name, part] = max(high - max(position, low, 0), 0)
         return behind
 
@@ -206,6 +212,7 @@ class Ingest:
                 "group.id": self._group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
                 "auto.offset.reset": "error",  # a lost offset is an error, not a jump
                 "isolation.level": "read_committed",
                 "fetch.wait.max.ms": 20,
@@ -223,6 +230,8 @@ class Ingest:
         for part in range(count):
             offset = positions.get((name, part), OFFSET_BEGINNING)
             self._position[name, part] = max(offset, 0)
+            self._unread.add((name, part))
+            self._untried.add((name, part))
             assigned.append(TopicPartition(name, part, offset))
         consumer.assign(assigned)
         return consumer
@@ -237,26 +246,60 @@ class Ingest:
             message = from_kafka(one)
             position[name, message.partition] = message.offset + 1
             into.append(message)
+        if not into:
+            del batch.messages[name]
+        elif self._untried:
+            self._untried.difference_update((name, message.partition) for message in into)
         batch.positions = dict(position)
 
     def _fail(self, message: confluent_kafka.Message) -> None:
         error: Any = message.error()
         where = f"partition {message.partition()} of {message.topic()!r}"
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            raise OffsetLost(
-                f"{where} does not hold offset {message.offset()}: {error.str()}; what lies "
-                "between is gone. Start from an empty checkpoint folder, or restore the topic"
-            )
-        if error.code() in _DOWN:
+        if error.code() == KafkaError._PARTITION_EOF:
+            key = (message.topic() or "", message.partition() or 0)
+            self._unread.discard(key)
+            self._untried.discard(key)
+        elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise OffsetLost(_lost(where, message.offset() or 0, error.str()))
+        elif error.code() in _DOWN:
             self._on_error(error)
-        elif error.retriable() or error.code() == KafkaError._PARTITION_EOF:
+        elif error.retriable():
             log.warning("%s: %s; it is tried again", where, error.str())
         else:
             raise IngestFailed(f"{where} cannot be read: {error.str()}")
 
+    def _check_offsets(self) -> None:
+        """Some brokers answer a fetch past the end with silence: a log that has begun anew."""
+        for name, part in sorted(self._untried):
+            position, (_, high) = self._position[name, part], self._watermarks(name, part)
+            if 0 <= high < position:
+                where = f"partition {part} of {name!r}"
+                raise OffsetLost(_lost(where, position, f"it ends at {high}"))
+
+    def _watermarks(
+        self, name: str, part: int, *, timeout_s: float | None = None
+    ) -> tuple[int, int]:
+        """First and next offset of a partition as of the last fetch, or asked for; -1: unknown."""
+        consumer, partition = self._consumers[name], TopicPartition(name, part)
+        try:
+            if timeout_s is None:
+                found = consumer.get_watermark_offsets(partition, cached=True)
+            else:
+                found = consumer.get_watermark_offsets(partition, timeout=timeout_s)
+        except KafkaException:  # no broker just now
+            found = None
+        return (-1, -1) if found is None else (found[0], found[1])
+
     def _on_error(self, error: KafkaError) -> None:
         if error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since is None:
             self._down_since = time.monotonic()
+
+
+def _lost(where: str, offset: int, why: str) -> str:
+    return (
+        f"{where} does not hold offset {offset} ({why}); what lies between is gone. "
+        "Start from an empty checkpoint folder, or restore the topic"
+    )
 
 
 def from_kafka(message: confluent_kafka.Message) -> Message:
