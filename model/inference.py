@@ -14,6 +14,7 @@ Shape suffixes: S titles asked for, K concepts asked for, U distinct sources, D 
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor
 
 from model.batch import log_weight
-from model.conv import SemanticConv
 from model.semantic_gnn import SemanticGNN
 from model.sparse import Adjacency
 from partition.neighbourhood import Incoming, incoming, strength, vertices
@@ -31,6 +31,16 @@ Int32s = npt.NDArray[np.int32]
 Lock = AbstractContextManager[object]
 
 CHUNK_EDGES = 2_000_000  # a layer of `full` works on about so many edges at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Targets of one layer with the sources of their edges: states, queries, messages."""
+
+    own_TD: Tensor
+    query_TD: Tensor
+    message_UD: Tensor
+    edges: Adjacency
 
 
 class Embedder:
@@ -91,21 +101,37 @@ class Embedder:
             self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
             edges = self._incoming(graph, titles, concepts)
             strong = strength(graph, titles)
-        known = edges.relation < 2 * len(self.model.relation_names)
-        if not known.all():
-            edges = Incoming(
-                edges.target[known],
-                edges.source[known],
-                edges.from_concept[known],
-                edges.relation[known],
-                edges.weight[known],
-            )
+        edges = self._known(edges)
         self._inputs(titles, concepts, edges, strong)
         ends = np.searchsorted(edges.target, np.arange(len(titles) + len(concepts) + 1))
         for number in range(self.model.config.layers):
             last = number == self.model.config.layers - 1
             stop = len(titles) + (0 if last else len(concepts))
             self._layer(number, titles, concepts, _rows(edges, ends, 0, stop), 0, stop, strong)
+
+    @torch.no_grad()
+    def attention(
+        self, graph: DynamicGraph, title: int, *, lock: Lock | None = None
+    ) -> tuple[Incoming, npt.NDArray[np.float32]]:
+        """What made a title's vector: the edges into it, and what each layer gave each of them.
+
+        Args:
+            title: dense id; its neighbours' states are those of the last `full` or `refresh`.
+
+        Returns:
+            The edges, and the attention, shape (layers, heads, E); over E it sums to 1.
+        """
+        titles, none = np.array([title], np.int32), np.zeros(0, np.int32)
+        with lock or nullcontext():
+            edges = self._known(self._incoming(graph, titles, none))
+        attention = []
+        for number in range(self.model.config.layers):
+            layer, block = self.model.layer(number), self._block(number, titles, none, edges, 0, 1)
+            relation_RD = layer.relation_message(self.model.relation_RP)
+            attention.append(
+                layer.attention(block.query_TD, block.message_UD, relation_RD, block.edges).numpy()
+            )
+        return edges, np.stack(attention)
 
     def vectors(self, titles: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Vectors of titles by dense id, shape (N, D); zeros for one that was never computed."""
@@ -122,6 +148,19 @@ class Embedder:
 
     def _incoming(self, graph: DynamicGraph, titles: Int32s, concepts: Int32s) -> Incoming:
         return incoming(graph, titles, concepts, max_coplay=self.model.config.max_coplay)
+
+    def _known(self, edges: Incoming) -> Incoming:
+        """Those of relations that the model has weights for."""
+        known = edges.relation < 2 * len(self.model.relation_names)
+        if known.all():
+            return edges
+        return Incoming(
+            edges.target[known],
+            edges.source[known],
+            edges.from_concept[known],
+            edges.relation[known],
+            edges.weight[known],
+        )
 
     def _inputs(
         self, titles: Int32s, concepts: Int32s, edges: Incoming, strong: npt.NDArray[np.float32]
@@ -168,7 +207,30 @@ class Embedder:
         """One layer for targets start..stop - 1 of titles + concepts; edges count from start."""
         if stop <= start:
             return
-        layer: SemanticConv = self.model.layer(number)
+        layer = self.model.layer(number)
+        block = self._block(number, titles, concepts, edges, start, stop)
+        x_TD = layer.attend(
+            block.own_TD, block.query_TD, block.message_UD, self.model.relation_RP, block.edges
+        )
+        own_titles = titles[start : min(stop, len(titles))]
+        own_concepts = concepts[max(start - len(titles), 0) : max(stop - len(titles), 0)]
+        if number == self.model.config.layers - 1:
+            log_strength = torch.log1p(torch.from_numpy(strong[start:stop]))
+            self.published[_long(own_titles)] = self.model.vectors(x_TD, log_strength)
+            return
+        self.titles[number + 1][_long(own_titles)] = x_TD[: len(own_titles)]
+        self.concepts[number + 1][_long(own_concepts)] = x_TD[len(own_titles) :]
+
+    def _block(
+        self,
+        number: int,
+        titles: Int32s,
+        concepts: Int32s,
+        edges: Incoming,
+        start: int,
+        stop: int,
+    ) -> _Block:
+        """What layer `number` takes for targets start..stop - 1; edges count from start."""
         before_titles, before_concepts = self.titles[number], self.concepts[number]
         code = edges.source.astype(np.int64) + len(before_titles) * edges.from_concept
         unique, source = np.unique(code, return_inverse=True)
@@ -190,14 +252,8 @@ class Embedder:
             num_sources=len(unique),
             num_targets=stop - start,
         )
-        message_UD, query_TD = layer.project(source_UD, own_TD)
-        x_TD = layer.attend(own_TD, query_TD, message_UD, self.model.relation_RP, block)
-        if number == self.model.config.layers - 1:
-            log_strength = torch.log1p(torch.from_numpy(strong[start:stop]))
-            self.published[_long(own_titles)] = self.model.vectors(x_TD, log_strength)
-            return
-        self.titles[number + 1][_long(own_titles)] = x_TD[: len(own_titles)]
-        self.concepts[number + 1][_long(own_concepts)] = x_TD[len(own_titles) :]
+        message_UD, query_TD = self.model.layer(number).project(source_UD, own_TD)
+        return _Block(own_TD, query_TD, message_UD, block)
 
     def _resize(self, titles: int, concepts: int) -> None:
         """Room for new dense ids, with some to spare."""
