@@ -61,7 +61,13 @@ class TrainingLane:
         due = time.monotonic() + self._settings.cycle_s
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due = time.monotonic() + self._settings.cycle_s
-            self.cycle()
+            try:
+                self.cycle()
+            except Exception as error:
+                # The refresh lane can go on without new weights; the operator is told.
+                log.exception("cycle %d failed", self.cycles + 1)
+                self._refresh.abandon_handover()
+                self._failed(error)
 
     def cycle(self) -> None:
         """Train once, where enough is fresh, and hand new weights to the refresh lane."""
@@ -87,6 +93,12 @@ class TrainingLane:
             log.warning("cycle %d %s: %s", self.cycles, report.verdict, report.reason)
         self.last_cycles.append(self._told(report, len(fresh), seconds))
         self._metrics.cycle(report.verdict, seconds, report.drift_cosine)
+
+    def _failed(self, error: Exception) -> None:
+        self.cycles += 1
+        told = {"cycle": self.cycles, "verdict": "failed", "reason": str(error), "step": self.step}
+        self.last_cycles.append({**told, "fresh": 0, "steps": 0, "seconds": 0.0})
+        self._metrics.cycle("failed", 0.0, math.nan)
 
     def _told(self, report: CycleReport, fresh: int, seconds: float) -> dict[str, Any]:
         """The cycle as JSON: what is not a number is left out."""

@@ -30,6 +30,7 @@ from streams.refresh import RefreshLane
 from streams.settings import Settings
 from streams.snapshot import Snapshot, load_snapshot, save_snapshot
 from streams.training import TrainingLane
+from streams.warmup import warm_up
 from streams.wiring import micro_config_of
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Worker:
         )
         snapshot = load_snapshot(settings.checkpoint.folder, settings.graph)
         state = snapshot.state
+        warm_up(settings.graph)
         intake = Intake.open(settings.kafka, state, metrics)
         embedder = Embedder(snapshot.model)
         embedder.full(state.graph)
