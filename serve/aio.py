@@ -17,10 +17,11 @@ from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
 from serve import reading, vectors
-from serve.connection import RedisFailed, RedisUnreachable, address, translate
+from serve.connection import RedisFailed, RedisUnreachable, translate
 from serve.reader import ATTEMPTS, FUNCTION_AGAIN_S
 from serve.reading import Batch, Live
 from serve.spaces import NoSpace
+from serve.topology import address
 
 
 class AsyncEmbeddingReader:

@@ -6,12 +6,10 @@ client. Its text names host and port, never a password.
 
 import contextlib
 import logging
-import os
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis import Redis
@@ -24,9 +22,10 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from serve.topology import address_of, make_client
+
 Client = Redis  # for signatures outside of this package, which alone knows the library
 
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _PLAIN_HINT = "; where it speaks no TLS, its URL begins with redis:// (not rediss://)"
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
@@ -65,7 +64,7 @@ def connect(
     """A client that has been answered, and that tries a failed call again with growing pauses.
 
     Args:
-        url: redis://[user:password@]host:port/db, rediss:// for TLS, unix://path.
+        url: redis://[user:password@]host:port/db; rediss:// for TLS; others in serve/topology.py.
         timeout_s: longest wait for one reply, and for a connection.
         startup_timeout_s: how long to try before the first answer.
         retries: further tries of a later call.
@@ -77,17 +76,12 @@ def connect(
         RedisRefused: it does not let us in; that is not tried again.
         ValueError: `url` is none, or names a file that cannot be read.
     """
-    where = address(url)
-    _check_files(url, options)
     options.setdefault("protocol", 2)
     options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    try:
-        # Here, we do the waiting; the client that we hand out does its own.
-        first: Redis = Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-        backoff = EqualJitterBackoff(cap=1.0, base=0.05)
-        client: Redis = Redis.from_url(url, retry=Retry(backoff, retries), **options)
-    except ValueError as error:
-        raise ValueError(f"Redis URL for {where}: {error}") from None
+    # Here, we do the waiting; the client that we hand out does its own.
+    first = make_client(url, Retry(NoBackoff(), 0), options)
+    backoff = EqualJitterBackoff(cap=1.0, base=0.05)
+    client = make_client(url, Retry(backoff, retries), options)
     deadline = time.monotonic() + startup_timeout_s
     pause = FIRST_PAUSE_S
     told = False
@@ -110,32 +104,6 @@ def connect(
             pause = min(2 * pause, LONGEST_PAUSE_S)
         else:
             return client
-
-
-def address(url: str) -> str:
-    """host:port of a URL, or its socket's path: what may stand in a message."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise ValueError(
-            f"a Redis URL begins with redis://, rediss:// or unix://, not {parts.scheme!r}://"
-            if parts.scheme
-            else "a Redis URL begins with redis://, rediss:// or unix://"
-        )
-    if parts.scheme == "unix":
-        return parts.path
-    try:
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"Redis URL for {parts.hostname}: its port is no number") from None
-    return f"{parts.hostname or 'localhost'}:{port or 6379}"
-
-
-def address_of(client: Redis) -> str:
-    """host:port that a client speaks with."""
-    known = client.connection_pool.connection_kwargs
-    if "path" in known:
-        return str(known["path"])
-    return f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
 
 
 def call(client: Redis, *command: Any) -> Any:
@@ -205,15 +173,6 @@ def _certificate_problem(error: BaseException | None) -> str:
             return error.verify_message
         error = error.__cause__ or error.__context__
     return ""
-
-
-def _check_files(url: str, options: Mapping[str, Any]) -> None:
-    """A missing file would look like a server that does not answer."""
-    given = {**dict(parse_qsl(urlsplit(url).query)), **options}
-    for key in _FILES:
-        path = given.get(key)
-        if path is not None and not os.access(path, os.R_OK):
-            raise ValueError(f"{key}={path} of the Redis URL: no file that this user can read")
 
 
 def _hint(error: RedisError) -> str:

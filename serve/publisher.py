@@ -18,8 +18,9 @@ from redis.exceptions import RedisError
 
 from serve import search, spaces, vectors
 from serve.changed import LastSent
-from serve.connection import SpaceLost, address_of, call_all, call_many, translate
+from serve.connection import SpaceLost, call_all, call_many, translate
 from serve.script import Command, ServerScript, is_missing
+from serve.topology import address_of
 
 CHUNK = 256  # titles in one call: the server does nothing else for about a millisecond
 IN_FLIGHT = 16  # calls sent before the first answer is read

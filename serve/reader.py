@@ -24,7 +24,6 @@ from serve.connection import (
     LONGEST_PAUSE_S,
     RedisFailed,
     RedisUnreachable,
-    address_of,
     call,
     call_all,
     call_many,
@@ -33,6 +32,7 @@ from serve.connection import (
 )
 from serve.reading import Batch, Live, Versions
 from serve.spaces import NoSpace
+from serve.topology import address_of
 from serve.updates import Follower, Updates
 
 __all__ = ["Batch", "EmbeddingReader", "NoSpace", "Snapshot", "Updates", "Versions"]

@@ -16,7 +16,8 @@ from typing import Any
 from redis import Redis
 
 from serve import search, vectors
-from serve.connection import address_of, call, call_all
+from serve.connection import call, call_all
+from serve.topology import address_of
 
 _SCAN = 5_000  # keys looked at in one step of a scan
 _UNLINK = 1_000  # keys in one UNLINK

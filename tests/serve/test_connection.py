@@ -10,12 +10,12 @@ from serve.connection import (
     RedisFailed,
     RedisRefused,
     RedisUnreachable,
-    address,
     call,
     call_all,
     call_many,
     connect,
 )
+from serve.topology import address
 from streams.embedded import RedisServer, free_port
 from tests.servers import redis_binary, silent_port
 
