@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from store.edges import EdgeBatch, Op
 
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+
 if TYPE_CHECKING:
     from store.graph import DynamicGraph
 
@@ -25,26 +28,47 @@ def check_batch(graph: "DynamicGraph", batch: EdgeBatch) -> None:
         f"the graph has relations 0..{count - 1}",
     )
     _refuse(batch.op > max(Op), "op", batch.op, f"want {', '.join(f'{op} {op.name}' for op in Op)}")
-    _refuse(
-        ~(batch.weight >= 0) | np.isinf(batch.weight),
-        "weight",
-        batch.weight,
-        "want a finite weight >= 0",
-    )
-    for number in np.unique(batch.relation).tolist():
-        relation = graph.relations[number]
-        here = batch.relation == number
-        for name, column, vertex_type in (
-            ("head", batch.head, relation.head),
-            ("tail", batch.tail, relation.tail),
-        ):
-            table = graph.ids[vertex_type]
-            _refuse(
-                here & ~table.is_live(column),
-                name,
-                column,
-                f"relation {relation.name!r} wants a live {vertex_type!r}, below {table.capacity}",
-            )
+    _check_weights(batch.weight)
+    present = np.unique(batch.relation).tolist()
+    for number in present:
+        here = batch.relation == number if len(present) > 1 else None
+        _check_ends(graph, number, batch.head, batch.tail, here)
+
+
+def check_columns(
+    graph: "DynamicGraph", number: int, heads: Ints, tails: Ints, weights: Floats
+) -> None:
+    """As `check_batch`, for edges of one relation.
+
+    Raises:
+        ValueError: names the first row of the first fault, and its value.
+    """
+    if not len(heads) == len(tails) == len(weights) or weights.ndim != 1:
+        raise ValueError(
+            f"{len(heads)} heads, {len(tails)} tails and weights of shape {weights.shape}"
+        )
+    _check_weights(weights)
+    _check_ends(graph, number, heads, tails, None)
+
+
+def _check_weights(weights: Floats) -> None:
+    bad = ~(weights >= 0) | np.isinf(weights)
+    _refuse(bad, "weight", weights, "want a finite weight >= 0")
+
+
+def _check_ends(
+    graph: "DynamicGraph",
+    number: int,
+    heads: Ints,
+    tails: Ints,
+    here: npt.NDArray[np.bool_] | None,
+) -> None:
+    relation = graph.relations[number]
+    for name, column, kind in (("head", heads, relation.head), ("tail", tails, relation.tail)):
+        table = graph.ids[kind]
+        bad = ~table.is_live(column)
+        want = f"relation {relation.name!r} wants a live {kind!r}, below {table.capacity}"
+        _refuse(bad if here is None else bad & here, name, column, want)
 
 
 def _refuse(

@@ -1,14 +1,13 @@
 """Kernels that draw neighbours at random.
 
-A random number depends on the seed, the row and the number of the draw alone (SplitMix64 as a
-counter): so draws are the same however rows are dealt to threads. At each level of a tree fresh
-bits decide, since 24 bits once would not tell ten million neighbours apart.
+At each level of a tree fresh bits decide, since 24 bits once would not tell ten million neighbours
+apart.
 
-Source: G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators",
-OOPSLA 2014. Draws without replacement are successive draws that skip what was drawn before; where
-too many are skipped, the rest is decided by exponential keys: P. Efraimidis, P. Spirakis, "Weighted
-random sampling with a reservoir", Information Processing Letters 97(5), 2006. That is exact: given
-what has been drawn, the draws to come do not depend on how often one was skipped.
+Source: draws in proportion are inverse transform sampling, level by level. Draws without
+replacement are successive draws that skip what was drawn before; where too many are skipped, the
+rest is decided by exponential keys: P. Efraimidis, P. Spirakis, "Weighted random sampling with a
+reservoir", Information Processing Letters 97(5), 2006. That is exact: given what has been drawn,
+the draws to come do not depend on how often one was skipped.
 """
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from store import leaf, weights
 from store.blocks import (
     CAPACITIES,
+    SUMS,
     UNIT,
     Words,
     count_of,
@@ -28,48 +28,14 @@ from store.blocks import (
 from store.inner import child
 from store.jit import kernel
 from store.lanes import single, wide
+from store.random_bits import GOLDEN, lower, mix, number, onward, row_key, upper
 from store.rows import KEYS, first_leaf, next_leaf, read_leaf
 from store.samtree import MAX_HEIGHT
+from store.volley import draw_volleys
 
 Doubles = npt.NDArray[np.float64]
 
-GOLDEN = 0x9E3779B97F4A7C15
 TRIES = 4  # draws for each neighbour wanted, before exponential keys decide
-
-
-@kernel
-def mix(value: int) -> int:
-    """64 well-mixed bits of a counter; uint64."""
-    x = np.uint64(value)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))  # type: ignore[return-value]
-
-
-@kernel
-def row_key(seed: int, row: int) -> int:
-    """The start of a row's counter; uint64."""
-    start = np.uint64(mix(np.uint64(seed) + np.uint64(GOLDEN)))
-    return mix(start + np.uint64(row) * np.uint64(GOLDEN))
-
-
-@kernel
-def number(key: int, draw: int) -> int:
-    """Random bits number `draw` of a row; uint64."""
-    return mix(np.uint64(key) + np.uint64(draw + 1) * np.uint64(GOLDEN))
-
-
-@kernel
-def upper(bits: int) -> float:
-    """A uniform in [0, 1) of the upper 24 bits; float32."""
-    return single(np.int32(np.uint64(bits) >> np.uint64(40))) * single(2.0**-24)
-
-
-@kernel
-def lower(bits: int) -> float:
-    """A uniform in [0, 1) of the next 24 bits; float32."""
-    part = (np.uint64(bits) >> np.uint64(16)) & np.uint64(0xFFFFFF)
-    return single(np.int32(part)) * single(2.0**-24)
 
 
 @kernel
@@ -88,7 +54,7 @@ def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int)
             break
         at = child(mode, meta, block, slot)
         block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-        bits = mix(np.uint64(bits) + np.uint64(GOLDEN))
+        bits = onward(bits)
     ids = block * UNIT + span(mode, capacity)
     return leaf.id_at(words, ids, narrow_of(meta), base, slot)
 
@@ -234,6 +200,9 @@ def draw_rows(
     out: Words,
 ) -> None:
     """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
+    if mode == SUMS and weighted and replace:
+        draw_volleys(table, words, vertices, k, seed, first, last, out)
+        return
     for row in range(first, last):
         vertex = wide(vertices[row])
         key = row_key(seed, row)

@@ -9,10 +9,13 @@ It takes what has been checked; store/graph.py checks.
     pools  (16, P)   int64   free blocks, a row a shard
 """
 
+from functools import partial
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
-from store import draws, rows, updates
+from store import bulk, draws, rows, updates
 from store.blocks import (
     CAPACITIES,
     CUMULATIVE,
@@ -30,6 +33,7 @@ from store.blocks import (
 )
 from store.lanes import PAD
 from store.memory import GrowingWords
+from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -40,6 +44,7 @@ MODES = {"fstable": FENWICK, "cstable": CUMULATIVE, "sums16": SUMS}
 MAX_ID = 2**31 - 2
 _FIRST = 2 * (updates.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
+_DEAL_FROM = 32768  # draws; fewer are not worth a second thread
 
 
 class Forest:
@@ -49,12 +54,18 @@ class Forest:
         leaf_index: "sums16", "fstable" or "cstable".
         leaf_capacity: edges of a full leaf, and children of a full inner node: 8..1024, one of the
             size classes.
+        workers: threads that share the work of large batches.
 
     Raises:
         ValueError: there is no such index or capacity.
     """
 
-    def __init__(self, leaf_index: str = "sums16", leaf_capacity: int = 256) -> None:
+    def __init__(
+        self,
+        leaf_index: str = "sums16",
+        leaf_capacity: int = 256,
+        workers: Workers | None = None,
+    ) -> None:
         if leaf_index not in MODES:
             raise ValueError(f"leaf_index is {leaf_index!r}: want one of {sorted(MODES)}")
         allowed = [int(c) for c in CAPACITIES if c >= 8]
@@ -62,6 +73,7 @@ class Forest:
             raise ValueError(f"leaf_capacity is {leaf_capacity}: want one of {allowed}")
         self.leaf_index = leaf_index
         self.leaf_capacity = leaf_capacity
+        self._workers = workers or Workers(1)
         self._mode = MODES[leaf_index]
         self._top = int(class_of(leaf_capacity))
         self._count = 0
@@ -115,31 +127,65 @@ class Forest:
         count = len(vertices)
         self.reserve(count)
         order = np.arange(count, dtype=np.int32)
-        if count >= _SORT_FROM:
-            spare = np.empty(count, np.int32)
-            bits = int(self._count).bit_length()
-            if updates.sort_by_tree(vertices, bits, order, spare):
-                order = spare
-        progress = np.array([0, count, 0], np.int64)
-        while True:
-            updates.apply_rows(
+        spare = np.empty(count if count >= _SORT_FROM else 0, np.int32)
+        most = self._count - 1 if count >= _SORT_FROM else 0
+        bounds = np.array([0, count], np.int64)
+        if self._workers.threads > 1 and count >= _SORT_FROM:
+            starts = np.empty(updates.SHARDS + 1, np.int64)
+            updates.deal(vertices, order, starts)
+            # A whole number of shards a thread, as near to equal parts as can be.
+            parts = np.linspace(0, count, self._workers.threads + 1)[1:-1]
+            cuts = starts[np.abs(starts[:, None] - parts).argmin(axis=0)]
+            bounds = np.unique(np.concatenate([bounds, cuts]))
+        left = [np.array([a, b, 0, most]) for a, b in pairwise(bounds.tolist())]
+        while left:
+            self._grow(0)
+            self._workers.run(
+                [partial(self._run, order, spare, vertices, numbers, amounts, ops, p) for p in left]
+            )
+            self._edges += sum(int(progress[2]) for progress in left)
+            left = [progress for progress in left if progress[0] < progress[1]]
+            for progress in left:
+                progress[2] = 0
+
+    def build(self, indptr: Longs, ids: Ints, amounts: Floats) -> None:
+        """Fill the forest, which is empty, from rows that are sorted by id and hold none twice.
+
+        Args:
+            indptr: row v is `ids[indptr[v] : indptr[v + 1]]`, shape (N + 1,).
+            ids: shape (E,).
+            amounts: weights, shape (E,).
+
+        Raises:
+            ValueError: there are edges already.
+        """
+        if self._edges:
+            raise ValueError(f"the forest has {self._edges} edges: it can be built only when empty")
+        self.ensure_vertices(len(indptr) - 1)
+        self._grow(0)
+        vertex = 0
+        while vertex < len(indptr) - 1:
+            vertex = bulk.build(
                 self._mode,
                 self._top,
                 self._table.array,
                 self._words.array,
                 self._pools,
                 self._heap,
-                order,
-                vertices,
-                numbers,
+                indptr,
+                ids,
                 amounts,
-                ops,
-                progress,
+                vertex,
             )
-            if progress[0] == count:
-                break
-            self._grow(0)
-        self._edges += int(progress[2])
+            if vertex < len(indptr) - 1:
+                rest = int(indptr[-1] - indptr[vertex])
+                self._grow(max(int(indptr[vertex + 1] - indptr[vertex]), min(rest, 1 << 22)))
+        self._edges = len(ids)
+
+    def scale(self, factor: float) -> None:
+        """Multiply all weights by a power of two: exactly, as long as none becomes too small."""
+        table, words = self._table.array, self._words.array
+        bulk.scale(self._mode, table, words, self._count, factor)
 
     def degree(self, vertices: Ints) -> Ints:
         """Number of edges of each vertex, shape (S,)."""
@@ -180,18 +226,13 @@ class Forest:
     ) -> Ints:
         """Draws for each row, shape (S, fanout): see `DynamicGraph.sample`."""
         out = np.empty(len(vertices) * fanout, np.int32)
-        draws.draw_rows(
-            self._mode,
-            self._table.array,
-            self._words.array,
-            vertices,
-            fanout,
-            seed,
-            weighted,
-            replace,
-            0,
-            len(vertices),
-            out,
+        threads = self._workers.threads if len(out) >= _DEAL_FROM else 1
+        cuts = np.linspace(0, len(vertices), threads + 1).astype(np.int64)
+        self._workers.run(
+            [
+                partial(self._draw, vertices, fanout, seed, weighted, replace, a, b, out)
+                for a, b in pairwise(cuts.tolist())
+            ]
         )
         return out.reshape(-1, fanout)
 
@@ -229,6 +270,57 @@ class Forest:
         self._pools = np.array(arrays["pools"], np.int64)
         self._edges = edges
 
+    def _run(
+        self,
+        order: Ints,
+        spare: Ints,
+        vertices: Ints,
+        numbers: Ints,
+        amounts: Floats,
+        ops: Bytes,
+        progress: Longs,
+    ) -> None:
+        updates.apply_rows(
+            self._mode,
+            self._top,
+            self._table.array,
+            self._words.array,
+            self._pools,
+            self._heap,
+            order,
+            spare,
+            vertices,
+            numbers,
+            amounts,
+            ops,
+            progress,
+        )
+
+    def _draw(
+        self,
+        vertices: Ints,
+        fanout: int,
+        seed: int,
+        weighted: bool,
+        replace: bool,
+        first: int,
+        last: int,
+        out: Ints,
+    ) -> None:
+        draws.draw_rows(
+            self._mode,
+            self._table.array,
+            self._words.array,
+            vertices,
+            fanout,
+            seed,
+            weighted,
+            replace,
+            first,
+            last,
+            out,
+        )
+
     def _grow(self, units: int) -> None:
         """Have `units` and what one change needs never given out."""
         heap = self._heap
@@ -236,7 +328,8 @@ class Forest:
         slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (8 * updates.SHARDS)))
         heap[SLAB] = slab & ~1
         # One change may split a node at every level, and open a new slab for each block.
-        heap[updates.NEED] = 32 * self._widest + 2 * updates.SHARDS * slab
+        threads = min(self._workers.threads, updates.SHARDS)
+        heap[updates.NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
         need = int(heap[NEXT]) + units + int(heap[updates.NEED])
         if need > heap[LIMIT]:
             limit = max(need, int(heap[NEXT]) * 5 // 4)

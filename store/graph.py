@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from store import snapshot
-from store.check import check_batch
+from store.check import check_batch, check_columns
 from store.edges import EdgeBatch, Op
 from store.forest import Forest
 from store.ids import IdTable
+from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -82,6 +83,7 @@ class DynamicGraph:
     ) -> None:
         self.leaf_index = leaf_index
         self.leaf_capacity = leaf_capacity
+        self._workers = Workers(threads)
         self.relations: list[Relation] = []
         self.ids: dict[str, IdTable] = {}
         self._numbers: dict[str, int] = {}
@@ -106,8 +108,12 @@ class DynamicGraph:
             raise ValueError(f"{relation!r}: there are {len(self.relations)} relations already")
         for vertex_type in (relation.head, relation.tail):
             self.ids.setdefault(vertex_type, IdTable())
-        self._forward.append(Forest(self.leaf_index, self.leaf_capacity))
-        backward = None if relation.symmetric else Forest(self.leaf_index, self.leaf_capacity)
+        self._forward.append(Forest(self.leaf_index, self.leaf_capacity, self._workers))
+        backward = (
+            None
+            if relation.symmetric
+            else Forest(self.leaf_index, self.leaf_capacity, self._workers)
+        )
         self._backward.append(backward)
         self.relations.append(relation)
         self._numbers[relation.name] = len(self.relations) - 1
@@ -155,6 +161,37 @@ class DynamicGraph:
             else:
                 at = np.flatnonzero(batch.relation == number)
                 self._apply(number, batch.head[at], batch.tail[at], amounts[at], batch.op[at])
+
+    def load_edges(self, relation: int, heads: AnyInts, tails: AnyInts, weights: Floats) -> None:
+        """Fill a relation that has no edges yet, in blocks that are full: less memory, and faster.
+
+        Args:
+            relation: its number.
+            heads: dense ids, shape (E,).
+            tails: dense ids, shape (E,).
+            weights: shape (E,); those of an edge that comes more than once are added.
+
+        Raises:
+            ValueError: the relation has edges, or a row is bad; then nothing is loaded.
+        """
+        here = self.relations[self._relation(relation)]
+        if self.num_edges(relation):
+            raise ValueError(f"relation {here.name!r} has {self.num_edges(relation)} edges already")
+        here_heads = self._vertices(here.head, heads, "heads")
+        here_tails = self._vertices(here.tail, tails, "tails")
+        check_columns(self, relation, here_heads, here_tails, np.asarray(weights))
+        if here.symmetric:
+            back = here_heads != here_tails
+            here_heads, here_tails, weights = (
+                np.concatenate([here_heads, here_tails[back]]),
+                np.concatenate([here_tails, here_heads[back]]),
+                np.concatenate([weights, weights[back]]),
+            )
+        count = self.num_nodes(here.head)
+        self._forward[relation].build(*_rows(here_heads, here_tails, weights, count))
+        backward = self._backward[relation]
+        if backward is not None:
+            backward.build(*_rows(here_tails, here_heads, weights, self.num_nodes(here.tail)))
 
     def retire(self, vertex_type: str, ids: AnyInts) -> None:
         """Remove vertices: all edges at them, and their names; the ids are given out again.
@@ -382,3 +419,16 @@ class DynamicGraph:
                 f"{name}[{row}] is {ids[row]}: {vertex_type!r} has ids below {count} only"
             )
         return np.ascontiguousarray(ids, np.int32)
+
+
+def _rows(heads: Ints, tails: Ints, weights: Floats, count: int) -> tuple[Longs, Ints, Floats]:
+    """Edges as rows by head, sorted by tail, equal edges added up."""
+    keys = heads.astype(np.int64) << 32 | tails
+    order = np.argsort(keys, kind="stable")
+    keys, weights = keys[order], weights[order].astype(np.float32)
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if len(first) < len(keys):
+        weights = np.add.reduceat(weights, first)
+        keys = keys[first]
+    indptr = np.searchsorted(keys, np.arange(count + 1, dtype=np.int64) << 32)
+    return indptr, (keys & 0x7FFFFFFF).astype(np.int32), weights

@@ -77,18 +77,18 @@ def create(
 
 
 @kernel
-def append(mode: int, words: Words, at: int, separator: int, source: int) -> None:
-    """Add a last child, whose record is copied from word `source`; there is room."""
+def append(mode: int, words: Words, at: int, separator: int, records: Words, source: int) -> None:
+    """Add a last child, whose record is copied from `records[source:]`; there is room."""
     block, meta = wide(words[at]), wide(words[at + 1])
     count = count_of(meta)
     to = child(mode, meta, block, count)
     for i in range(RECORD):
-        words[to + i] = words[source + i]
+        words[to + i] = records[source + i]
     words[separators(mode, meta, block) + count] = separator
     mass = total(mode, words, to)
     weights.push(mode, words, block * UNIT, CAPACITIES[size_of(meta)], count, mass)
     words[at + 1] = meta + 1
-    words[at + 3] += words[source + 3]
+    words[at + 3] += records[source + 3]
 
 
 @kernel

@@ -79,7 +79,7 @@ def window(least: int, most: int, capacity: int) -> int:
     """The base from which 16 bits reach all of `least..most`, or -1 where a leaf is to be wide."""
     if capacity < NARROW_FROM or most - least >= WINDOW:
         return -1
-    return max(0, (least + most) // 2 - WINDOW // 2)
+    return max(0, (least + most + 1) // 2 - WINDOW // 2)
 
 
 @kernel

@@ -132,7 +132,7 @@ def split_inner(
     inner.create(mode, words, pools, heap, shard, new, roomy(count - half, top), level)
     for k in range(count):
         to = at if k < half else new
-        inner.append(mode, words, to, wide(words[here + k]), records + RECORD * k)
+        inner.append(mode, words, to, wide(words[here + k]), words, records + RECORD * k)
     separator = wide(words[here + half])
     release(words, pools, shard, block, inner_units(mode, capacity))
     return separator
@@ -199,8 +199,8 @@ def _raise_root(
         words[part + i] = words[root + i]
     level = level_of(wide(words[root + 1])) + 1
     inner.create(mode, words, pools, heap, shard, root, wide(0), level)
-    inner.append(mode, words, root, wide(0), part)
-    inner.append(mode, words, root, separator, root + SPARE)
+    inner.append(mode, words, root, wide(0), words, part)
+    inner.append(mode, words, root, separator, words, root + SPARE)
 
 
 @kernel
@@ -233,7 +233,7 @@ def merge(
             for j in range(count_of(meta)):
                 from_parent = part == right and j == 0
                 bound = separator if from_parent else wide(words[here + j])
-                inner.append(mode, words, spare, bound, records + RECORD * j)
+                inner.append(mode, words, spare, bound, words, records + RECORD * j)
             release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
     for i in range(RECORD):
         words[left + i] = words[spare + i]

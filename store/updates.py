@@ -68,21 +68,28 @@ def apply_rows(
     pools: Longs,
     heap: Longs,
     order: Words,
+    spare: Words,
     vertices: Words,
     numbers: Words,
     amounts: Floats,
     ops: Bytes,
     progress: Longs,
 ) -> None:
-    """Apply the rows `order[progress[0] : progress[1]]`, in this order.
+    """Apply the rows `order[progress[0] : progress[1]]`.
 
     Args:
-        progress: the next row, the end, and the number of edges that came less those that went;
-            written. It stops short of the end where the arena must grow first.
+        order: rows of some shards that no other thread works on; reordered by vertex.
+        spare: room, as long as `order`.
+        progress: the next row, the end, the number of edges that came less those that went, and the
+            greatest vertex if the rows are to be sorted, else 0; written. It stops short of the end
+            where the arena must grow first.
     """
     path = np.empty((MAX_HEIGHT, 2), np.int64)
     scratch = np.empty(SCRATCH, np.int32)
     stop = progress[1]
+    if progress[3]:
+        sort_rows(vertices, order, spare, progress[0], stop, progress[3])
+        progress[3] = 0
     came = 0
     at = progress[0]
     while at < stop and heap[LIMIT] - heap[NEXT] >= heap[NEED]:
@@ -113,37 +120,47 @@ def apply_rows(
 
 
 @kernel
-def sort_by_tree(vertices: Words, bits: int, order: Words, spare: Words) -> bool:
-    """Order rows by shard, then by vertex, and as they came within one: radix sort, 11 bits a pass.
+def deal(vertices: Words, order: Words, starts: Longs) -> None:
+    """Order rows by shard, and as they came within one.
 
     Args:
-        bits: of the greatest vertex.
-        order: written unless the result says otherwise, shape (E,), int32.
-        spare: room, shape (E,), int32.
+        order: written, shape (E,).
+        starts: written: where each shard's rows start, shape (SHARDS + 1,).
+    """
+    starts[:] = 0
+    for i in range(len(vertices)):
+        starts[shard_of(wide(vertices[i])) + 1] += 1
+    for shard in range(SHARDS):
+        starts[shard + 1] += starts[shard]
+    place = starts.copy()
+    for i in range(len(vertices)):
+        shard = shard_of(wide(vertices[i]))
+        order[place[shard]] = i
+        place[shard] += 1
 
-    Returns:
-        Whether the result stands in `spare`.
+
+@kernel
+def sort_rows(
+    vertices: Words, order: Words, spare: Words, first: int, last: int, most: int
+) -> None:
+    """Order the rows `order[first:last]` by vertex: radix sort, 11 bits a pass, stable.
+
+    Args:
+        spare: room, as long as `order`.
+        most: the greatest vertex.
     """
     counts = np.empty(2049, np.int64)
-    low = max(bits - 6, 0) + 2  # bits of a vertex without those of its shard
-    n = len(vertices)
-    for i in range(n):
-        order[i] = i
-    swapped = False
-    for shift in range(0, low + 4, 11):
-        source, to = (spare, order) if swapped else (order, spare)
+    shift = 0
+    while most >> shift > 0:
         counts[:] = 0
-        for i in range(n):
-            v = wide(vertices[i])
-            key = (shard_of(v) << low) | ((v >> 6) << 2) | (v & 3)
-            counts[((key >> shift) & 2047) + 1] += 1
+        for i in range(first, last):
+            counts[((vertices[order[i]] >> shift) & 2047) + 1] += 1
+        counts[0] = first
         for i in range(2048):
             counts[i + 1] += counts[i]
-        for i in range(n):
-            v = wide(vertices[source[i]])
-            key = (shard_of(v) << low) | ((v >> 6) << 2) | (v & 3)
-            digit = (key >> shift) & 2047
-            to[counts[digit]] = source[i]
+        for i in range(first, last):
+            digit = (vertices[order[i]] >> shift) & 2047
+            spare[counts[digit]] = order[i]
             counts[digit] += 1
-        swapped = not swapped
-    return swapped
+        order[first:last] = spare[first:last]
+        shift += 11

@@ -1,0 +1,203 @@
+"""All weighted draws of a row at once, for the 16-ary index: what makes sampling fast.
+
+A draw waits for a cache line at each step: a node's sums, its weights, the child's record. One
+after the other, ten draws wait ten times. Here the draws of a row take each step together: every line
+that the next step needs is asked for before the first is looked at. Draws are bit by bit those of
+`draws.draw_weighted`.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from store.blocks import (
+    CAPACITIES,
+    RECORD,
+    SUMS,
+    UNIT,
+    Longs,
+    Words,
+    count_of,
+    level_of,
+    narrow_of,
+    size_of,
+    span,
+)
+from store.inner import child
+from store.jit import kernel
+from store.lanes import find16, pick16, prefetch, scan16, wide
+from store.leaf import id_at
+from store.random_bits import lower, number, onward, row_key, upper
+from store.sums16 import pick
+
+Floats = npt.NDArray[np.float32]
+
+WIDTH = 32  # draws taken together
+BITS, BLOCK, META, BASE, GROUP = 0, 1, 2, 3, 4
+
+
+@kernel
+def small_row(
+    words: Words,
+    where: int,
+    meta: int,
+    base: int,
+    key: int,
+    skip: int,
+    k: int,
+    out: Words,
+    to: int,
+    scanned: Floats,
+) -> None:
+    """Draw from one leaf of up to 16 edges: scan it once, then look each draw up."""
+    count, narrow = count_of(meta), narrow_of(meta)
+    mass = scan16(words, where, count, scanned)
+    ids = where + wide(CAPACITIES[size_of(meta)])
+    for j in range(k):
+        lane = wide(find16(scanned, upper(number(key, skip + j)) * mass))
+        out[to + j] = id_at(words, ids, narrow, base, lane) if lane >= 0 else -1
+
+
+@kernel
+def leaf_row(
+    words: Words,
+    where: int,
+    meta: int,
+    base: int,
+    key: int,
+    skip: int,
+    k: int,
+    out: Words,
+    to: int,
+    scanned: Floats,
+    state: Longs,
+) -> None:
+    """Draw from one leaf of up to 256 edges: find all groups, then all lanes."""
+    capacity, count, narrow = wide(CAPACITIES[size_of(meta)]), count_of(meta), narrow_of(meta)
+    groups = (count + 15) >> 4
+    mass = scan16(words, where + capacity, groups, scanned)
+    ids = where + span(SUMS, capacity)
+    for j in range(k):
+        bits = number(key, skip + j)
+        group = wide(find16(scanned, upper(bits) * mass))
+        state[j, GROUP] = group
+        prefetch(words, where + 16 * group)
+        prefetch(words, ids + ((16 * group) >> narrow) + 8)
+    for j in range(k):
+        first = 16 * state[j, GROUP]
+        if first < 0:
+            out[to + j] = -1
+            continue
+        lanes = min(16, count - first)
+        lane = wide(pick16(words, where + first, lanes, lower(number(key, skip + j))))
+        out[to + j] = id_at(words, ids, narrow, base, first + lane) if lane >= 0 else -1
+
+
+@kernel
+def tree_row(
+    words: Words,
+    block: int,
+    meta: int,
+    base: int,
+    key: int,
+    skip: int,
+    k: int,
+    out: Words,
+    to: int,
+    state: Longs,
+) -> None:
+    """Draw from a tree: all draws go down a level together; all leaves are equally deep."""
+    for j in range(k):
+        state[j, BITS] = wide(number(key, skip + j))
+        state[j, BLOCK], state[j, META], state[j, BASE] = block, meta, base
+    for level in range(level_of(meta), -1, -1):
+        for j in range(k):
+            if state[j, BLOCK] == 0:
+                continue
+            meta = state[j, META]
+            capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
+            where = state[j, BLOCK] * UNIT
+            group = 0
+            if capacity > 256:
+                group = -2  # more sums than a vector has lanes: the second step does both
+            elif capacity > 16:
+                groups = (count + 15) >> 4
+                group = wide(pick16(words, where + capacity, groups, upper(state[j, BITS])))
+                prefetch(words, where + 16 * group)
+                if level == 0:
+                    ids = where + span(SUMS, capacity)
+                    prefetch(words, ids + ((16 * group) >> narrow_of(meta)) + 8)
+                else:
+                    prefetch(words, child(SUMS, meta, state[j, BLOCK], 16 * group))
+                    prefetch(words, child(SUMS, meta, state[j, BLOCK], 16 * group + 8))
+            state[j, GROUP] = group
+        for j in range(k):
+            if state[j, BLOCK] == 0:
+                continue
+            meta, block, bits = state[j, META], state[j, BLOCK], state[j, BITS]
+            capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
+            where = block * UNIT
+            group = state[j, GROUP]
+            slot = -1
+            if group == -2:
+                slot = wide(pick(words, where, capacity, count, upper(bits), lower(bits)))
+            elif group >= 0:
+                lanes = min(16, count - 16 * group)
+                uniform = lower(bits) if capacity > 16 else upper(bits)
+                slot = wide(pick16(words, where + 16 * group, lanes, uniform))
+                if slot >= 0:
+                    slot += 16 * group
+            if slot < 0:
+                state[j, BLOCK] = 0
+                out[to + j] = -1
+            elif level == 0:
+                ids = where + span(SUMS, capacity)
+                out[to + j] = id_at(words, ids, narrow_of(meta), state[j, BASE], slot)
+            else:
+                at = child(SUMS, meta, block, slot)
+                below, below_meta = wide(words[at]), wide(words[at + 1])
+                state[j, BLOCK], state[j, META] = below, below_meta
+                state[j, BASE] = words[at + 2]
+                state[j, BITS] = wide(onward(bits))
+                prefetch(words, below * UNIT + wide(CAPACITIES[size_of(below_meta)]))
+
+
+@kernel
+def draw_volleys(
+    table: Words,
+    words: Words,
+    vertices: Words,
+    k: int,
+    seed: int,
+    first: int,
+    last: int,
+    out: Words,
+) -> None:
+    """Write k draws of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
+    scanned = np.empty(16, np.float32)
+    state = np.empty((WIDTH, 5), np.int64)
+    for row in range(first, last):
+        if row + 16 < last:
+            prefetch(table, RECORD * wide(vertices[row + 16]))
+        if row + 8 < last:
+            ahead = RECORD * wide(vertices[row + 8])
+            where, meta = UNIT * wide(table[ahead]), wide(table[ahead + 1])
+            capacity = wide(CAPACITIES[size_of(meta)])
+            prefetch(words, where)
+            prefetch(words, where + capacity)  # its sums, or, in a small leaf, its ids
+        record = RECORD * wide(vertices[row])
+        block, meta = wide(table[record]), wide(table[record + 1])
+        base = wide(table[record + 2])
+        key = row_key(seed, row)
+        capacity = wide(CAPACITIES[size_of(meta)])
+        where = block * UNIT
+        for skip in range(0, k, WIDTH):
+            some = min(WIDTH, k - skip)
+            to = row * k + skip
+            if block == 0:
+                out[to : to + some] = -1
+            elif level_of(meta) == 0 and capacity <= 16:
+                small_row(words, where, meta, base, key, skip, some, out, to, scanned)
+            elif level_of(meta) == 0 and capacity <= 256:
+                leaf_row(words, where, meta, base, key, skip, some, out, to, scanned, state)
+            else:
+                tree_row(words, block, meta, base, key, skip, some, out, to, state)
