@@ -8,7 +8,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -17,16 +17,20 @@ from redis.backoff import EqualJitterBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     NoPermissionError,
+    RedisClusterException,
     RedisError,
 )
 from redis.retry import Retry
 
-from serve.topology import address_of, make_client
+from serve.topology import address, address_of, make_client
 
 Client = Redis  # for signatures outside of this package, which alone knows the library
 
 _PLAIN_HINT = "; where it speaks no TLS, its URL begins with redis:// (not rediss://)"
+# A cluster in which a slot has no node for a while will have one again.
+_NO_ANSWER = (redis.ConnectionError, redis.TimeoutError, RedisClusterException, ClusterDownError)
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -78,17 +82,18 @@ def connect(
     """
     options.setdefault("protocol", 2)
     options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-    # Here, we do the waiting; the client that we hand out does its own.
-    first = make_client(url, Retry(NoBackoff(), 0), options)
+    where = address(url)
     backoff = EqualJitterBackoff(cap=1.0, base=0.05)
-    client = make_client(url, Retry(backoff, retries), options)
     deadline = time.monotonic() + startup_timeout_s
     pause = FIRST_PAUSE_S
     told = False
     while True:
         try:
-            with contextlib.closing(first):
+            # Here, we do the waiting; the client that we hand out does its own.
+            with _translated(where), make_client(url, Retry(NoBackoff(), 0), options) as first:
                 call(first, "PING")
+            with _translated(where):
+                return make_client(url, Retry(backoff, retries), options)
         except RedisUnreachable as error:
             if time.monotonic() + pause > deadline:
                 # A server without TLS waits for the rest of what it takes for a line of text.
@@ -102,16 +107,12 @@ def connect(
                 (on_wait or log.warning)(f"{error}; trying for {startup_timeout_s:g} s")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
-        else:
-            return client
 
 
 def call(client: Redis, *command: Any) -> Any:
     """The answer to one command; raises RedisFailed."""
-    try:
+    with _translated(client):
         return client.execute_command(*command)  # type: ignore[no-untyped-call]
-    except RedisError as error:
-        raise translate(error, address_of(client)) from error
 
 
 def call_many(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
@@ -123,14 +124,11 @@ def call_many(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
     Raises:
         RedisFailed: the connection failed.
     """
-    try:
-        with client.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            answers: list[Any] = pipe.execute(raise_on_error=False)
-            return answers
-    except RedisError as error:
-        raise translate(error, address_of(client)) from error
+    with _translated(client), client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
 
 
 def call_all(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
@@ -142,7 +140,17 @@ def call_all(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
     return answers
 
 
-def translate(error: RedisError, where: str) -> RedisFailed:
+@contextlib.contextmanager
+def _translated(at: Redis | str) -> Iterator[None]:
+    """Turn the library's errors into ours; `at`: whom we speak with, or the address."""
+    try:
+        yield
+    except (RedisError, RedisClusterException) as error:
+        where = at if isinstance(at, str) else address_of(at)
+        raise translate(error, where) from error
+
+
+def translate(error: RedisError | RedisClusterException, where: str) -> RedisFailed:
     """Our error for one of the client's."""
     text = str(error)
     if certificate := _certificate_problem(error):
@@ -162,7 +170,7 @@ def translate(error: RedisError, where: str) -> RedisFailed:
         )
     if isinstance(error, BusyLoadingError):
         return RedisUnreachable(f"Redis at {where} is still loading its data")
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+    if isinstance(error, _NO_ANSWER):
         return RedisUnreachable(f"no answer from Redis at {where} ({_reason(error)}){_hint(error)}")
     return RedisFailed(f"Redis at {where}: {text}")
 
@@ -175,7 +183,7 @@ def _certificate_problem(error: BaseException | None) -> str:
     return ""
 
 
-def _hint(error: RedisError) -> str:
+def _hint(error: RedisError | RedisClusterException) -> str:
     """What a connection that ends at once may mean."""
     text = _reason(error)
     if text.startswith("TLS: WRONG_VERSION_NUMBER"):
@@ -185,7 +193,7 @@ def _hint(error: RedisError) -> str:
     return ""
 
 
-def _reason(error: RedisError) -> str:
+def _reason(error: RedisError | RedisClusterException) -> str:
     """Why, in the words of the system below, without the address that it repeats."""
     below = error.__cause__ or error.__context__
     if isinstance(below, ssl.SSLError):

@@ -6,24 +6,20 @@ batch is refused as a whole before a byte is written; then it goes out in chunks
 one call: a chunk is written whole or not at all, and many are in flight at once.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from redis import Redis
-from redis.exceptions import RedisError
 
 from serve import search, spaces, vectors
 from serve.changed import LastSent
-from serve.connection import SpaceLost, call_all, call_many, translate
-from serve.script import Command, ServerScript, is_missing
-from serve.topology import address_of
+from serve.connection import call_all
+from serve.writers import Filling, Parcel, Writer
+from serve.writers import writer as writer_of
 
-CHUNK = 256  # titles in one call: the server does nothing else for about a millisecond
-IN_FLIGHT = 16  # calls sent before the first answer is read
+_LOOK = 4096  # titles asked for at once
 UPDATES_KEPT = 100_000  # entries in a space's updates stream, about
 MARK_S = 7 * 86_400  # how long a retired title's mark keeps late writes out
 
@@ -65,10 +61,8 @@ class Publisher:
             raise ValueError(f"epsilon {epsilon}: use 0 (send always) up to 1")
         self.space = vectors.check_space(space)
         self._client = client
-        self._where = address_of(client)
-        self._script = ServerScript(client)
         self._prefix = vectors.title_prefix(space)
-        self._own_keys: list[str] = []
+        self._writer: Writer | None = None
         self._updates_kept = updates_kept
         self._mark_s = mark_s
         self._epsilon = epsilon
@@ -100,9 +94,7 @@ class Publisher:
         kind = space.search
         if index and not kind:
             kind = self._index(space)
-        self._own_keys = [vectors.updates_key(self.space), vectors.meta_key(self.space)]
-        if kind == search.VSET:
-            self._own_keys.append(search.vset_key(self.space))
+        self._writer = self._writer_for(kind)
         self._sent = LastSent(space.dim, self._epsilon) if self._epsilon else None
         return space.filled_ms > 0
 
@@ -135,7 +127,8 @@ class Publisher:
             RedisFailed: Redis failed for good. Some chunks may have been written.
         """
         time_ms = np.asarray(time_ms)
-        epoch = self._check(titles, matrix, seq, step, time_ms, names)
+        writer, epoch = self._open(seq)
+        self._check(titles, matrix, step, time_ms, names)
         keys = self._keys(titles)
         offered = len(titles)
         if self._sent is not None:
@@ -145,28 +138,16 @@ class Publisher:
                 names = None if names is None else [names[row] for row in rows]
                 matrix, time_ms = matrix[rows], time_ms[rows]
             self._sent.forget(titles)  # until we know what became of them
-        times = [str(time) for time in time_ms.tolist()]
-        blob = memoryview(vectors.encode(matrix))
-        width = self._dim * vectors.DTYPE.itemsize
-
-        def commands() -> Iterator[Command]:
-            for start in range(0, len(keys), CHUNK):
-                end = min(start + CHUNK, len(keys))
-                part = "" if names is None else "".join(map(_ended, names[start:end]))
-                yield self._script.command(
-                    "put",
-                    [*keys[start:end], *self._own_keys],
-                    [
-                        *self._head(end - start, epoch, seq),
-                        step,
-                        width,
-                        blob[start * width : end * width],
-                        " ".join(times[start:end]),  # one long argument costs less than many
-                        part,
-                    ],
-                )
-
-        stale = self._run(commands())
+        parcel = Parcel(
+            keys,
+            memoryview(vectors.encode(matrix)),
+            self._dim * vectors.DTYPE.itemsize,
+            [str(time) for time in time_ms.tolist()],
+            None if names is None else [(name or "").replace("\0", " ") for name in names],
+            seq,
+            step,
+        )
+        stale = writer.put(parcel, Filling(epoch, self._last_seq))
         if keys:
             self._last_seq = max(self._last_seq, seq)
         if self._sent is not None:
@@ -185,21 +166,11 @@ class Publisher:
         Raises:
             SpaceLost, RedisFailed: as `publish` does.
         """
-        epoch = self._check_seq(seq)
+        writer, epoch = self._open(seq)
         keys = self._keys(titles)
-
-        def commands() -> Iterator[Command]:
-            for start in range(0, len(keys), CHUNK):
-                part = keys[start : start + CHUNK]
-                yield self._script.command(
-                    "retire",
-                    [*part, *self._own_keys],
-                    [*self._head(len(part), epoch, seq), int(time_ms), self._mark_s],
-                )
-
         if self._sent is not None:
             self._sent.forget(titles)
-        stale = self._run(commands())
+        stale = writer.retire(keys, seq, int(time_ms), Filling(epoch, self._last_seq))
         if keys:
             self._last_seq = max(self._last_seq, seq)
         return PublishReport(len(keys) - len(stale), len(stale))
@@ -227,8 +198,8 @@ class Publisher:
         """Which of the titles have no vector in the space."""
         keys = self._keys(titles)
         lacking: list[str] = []
-        for start in range(0, len(keys), CHUNK * IN_FLIGHT):
-            end = start + CHUNK * IN_FLIGHT
+        for start in range(0, len(keys), _LOOK):
+            end = start + _LOOK
             there = call_all(self._client, [("HEXISTS", key, "vec") for key in keys[start:end]])
             lacking += [
                 title
@@ -239,9 +210,8 @@ class Publisher:
 
     def filled(self) -> None:
         """Note that every title is published: from now on, anyone may make the space live."""
-        if self._epoch is None:
-            raise ValueError(f"space {self.space!r}: call create_space first")
-        self._note("filled_ms", spaces.now_ms())
+        writer, epoch = self._open(seq=1)
+        writer.note(epoch, "filled_ms", spaces.now_ms())
 
     def switch(self) -> str | None:
         """Note that the space is filled, make it the live one, and return the one before."""
@@ -253,17 +223,17 @@ class Publisher:
         if space.seq and search.supported(self._client) == search.VSET:
             return search.NONE  # what stands already is not in the set
         kind = search.create(self._client, self.space, space.dim)
-        self._note("search", kind)
+        self._writer_for(kind).note(space.epoch, "search", kind)
         return kind
 
-    def _note(self, field: str, value: int | str) -> None:
-        """Set a field of the meta, unless the space is not what we left: then raise SpaceLost."""
-        args = [self._epoch, field, value]
-        command = self._script.command("note", [vectors.meta_key(self.space)], args)
-        self._run(iter([command]))
-
-    def _head(self, count: int, epoch: str, seq: int) -> list[Any]:
-        return [count, len(self._prefix), self._updates_kept, epoch, self._last_seq, seq]
+    def _writer_for(self, kind: str) -> Writer:
+        return writer_of(
+            self._client,
+            self.space,
+            kind,
+            updates_kept=self._updates_kept,
+            mark_s=self._mark_s,
+        )
 
     def _keys(self, titles: Sequence[str]) -> list[bytes]:
         try:
@@ -283,12 +253,10 @@ class Publisher:
         self,
         titles: Sequence[str],
         matrix: npt.NDArray[np.float32],
-        seq: int,
         step: int,
         time_ms: npt.NDArray[np.int64],
         names: Sequence[str | None] | None,
-    ) -> str:
-        epoch = self._check_seq(seq)
+    ) -> None:
         want = (len(titles), self._dim)
         if matrix.shape != want or time_ms.shape != want[:1]:
             raise ValueError(
@@ -306,47 +274,11 @@ class Publisher:
                 f"vector of title {titles[bad[0]]!r} (row {bad[0]}) is not finite "
                 f"({bad.size} such) at step {step}; nothing was published"
             )
-        return epoch
 
-    def _check_seq(self, seq: int) -> str:
-        if self._epoch is None:
+    def _open(self, seq: int) -> tuple[Writer, str]:
+        """The writer and the epoch, for a call with this seq."""
+        if self._epoch is None or self._writer is None:
             raise ValueError(f"space {self.space!r}: call create_space before the first publish")
         if not 0 < seq <= vectors.MAX_SEQ:
             raise ValueError(f"seq {seq}: use 1 to {vectors.MAX_SEQ}")
-        return self._epoch
-
-    def _run(self, commands: Iterator[Command]) -> list[int]:
-        """Send calls, many at once, and return the rows of the titles that they left alone."""
-        answers: list[Any] = []
-        while batch := list(itertools.islice(commands, IN_FLIGHT)):
-            answers += self._send(batch)
-        return [
-            call * CHUNK + position - 1
-            for call, answer in enumerate(answers)
-            if isinstance(answer, list)
-            for position in answer
-        ]
-
-    def _send(self, commands: list[Command], *, again: bool = True) -> list[Any]:
-        answers = call_many(self._client, commands)
-        failed = [answer for answer in answers if isinstance(answer, RedisError)]
-        if again and failed and all(is_missing(error) for error in failed):
-            self._script.load()
-            return self._send(commands, again=False)
-        if failed:
-            raise self._explain(failed[0])
-        return answers
-
-    def _explain(self, error: RedisError) -> Exception:
-        text = str(error)
-        if "UPWELLLOST" in text:
-            why = text.partition("UPWELLLOST ")[2]
-            return SpaceLost(
-                f"Redis at {self._where}, space {self.space!r}: {why}; publish every title again"
-            )
-        return translate(error, self._where)
-
-
-def _ended(name: str | None) -> str:
-    """A name as server.lua wants it: with a zero byte after it, and none in it."""
-    return (name or "").replace("\0", " ") + "\0"
+        return self._writer, self._epoch

@@ -8,6 +8,7 @@ in the same round trip, *after* the vectors: where it is still the one that we r
 we read, and nobody had dropped it; else the call is made again.
 """
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -32,7 +33,7 @@ from serve.connection import (
 )
 from serve.reading import Batch, Live, Versions
 from serve.spaces import NoSpace
-from serve.topology import address_of
+from serve.topology import address_of, is_cluster
 from serve.updates import Follower, Updates
 
 __all__ = ["Batch", "EmbeddingReader", "NoSpace", "Snapshot", "Updates", "Versions"]
@@ -65,7 +66,8 @@ class EmbeddingReader:
         self._owns_client = isinstance(source, str)
         self._pinned = None if space is None else vectors.check_space(space)
         self._live: Live | None = None
-        self._function_from = 0.0  # when to try the server-side function (again), monotonic
+        # When to try the server-side function (again), monotonic. It cannot span a cluster's slots.
+        self._function_from = math.inf if is_cluster(self._client) else 0.0
 
     @property
     def client(self) -> Redis:
@@ -227,7 +229,12 @@ class EmbeddingReader:
                 answer = reading.parse_one(reply, live, len(titles))
                 if answer is not None:
                     return answer
-        answers = call_many(self._client, reading.plain_commands(live, titles))
+        *of_space, of_current = reading.plain_commands(live, titles)
+        if is_cluster(self._client):  # answers of two nodes come in no order: so, one after another
+            answers = call_many(self._client, of_space)
+            answers += call_many(self._client, [of_current])
+        else:
+            answers = call_many(self._client, [*of_space, of_current])
         for failed in answers:
             if isinstance(failed, RedisError):
                 raise translate(failed, address_of(self._client))

@@ -13,11 +13,15 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from serve.connection import RedisFailed, RedisRefused, call
+from serve.connection import RedisFailed, RedisRefused, call, call_all
+from serve.topology import is_cluster, nodes
 
 _BODY = Path(__file__).with_name("server.lua").read_text()
 _DIGEST = hashlib.sha256(_BODY.encode()).hexdigest()[:10]
-_NAMES = {"put": "", "retire": "", "note": "", "get": "'no-writes'"}  # with their flags
+_NAMES = {  # with their flags
+    **dict.fromkeys(("put", "retire", "put_one", "retire_one", "record", "note"), ""),
+    "get": "'no-writes'",
+}
 
 LIBRARY = (
     f"#!lua name=upwell_{_DIGEST}\n{_BODY}\n"
@@ -39,7 +43,8 @@ class ServerScript:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self._functions = True
+        # In a cluster, the client would ask before each FCALL where it belongs; not so for EVALSHA.
+        self._functions = not is_cluster(client)
         self._loaded = False
 
     def command(self, name: str, keys: Sequence[Any], args: Sequence[Any]) -> Command:
@@ -62,8 +67,8 @@ class ServerScript:
                     raise
                 self._functions = False
         if not self._functions:
-            for source in SCRIPTS.values():
-                call(self._client, "SCRIPT LOAD", source)
+            for node in nodes(self._client):
+                call_all(node, [("SCRIPT LOAD", source) for source in SCRIPTS.values()])
         self._loaded = True
 
 

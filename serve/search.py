@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from serve import vectors
 from serve.connection import RedisFailed, call, call_many
+from serve.topology import is_cluster
 
 FT = "ft"
 VSET = "vset"
@@ -34,6 +35,8 @@ def vset_key(space: str) -> str:
 
 def supported(client: Redis) -> str:
     """What the server can do for us, and lets us: FT, VSET or NONE."""
+    if is_cluster(client):
+        return NONE
     listed, counted = call_many(client, [("FT._LIST",), ("VCARD", vset_key("none"))])
     if not isinstance(listed, RedisError):
         return FT

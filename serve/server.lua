@@ -28,6 +28,36 @@ local function remember(meta, seq, step)
   end
 end
 
+-- Writes one title's vector; returns whether it did: not over a newer seq.
+local function write(key, new, seq, step, vec, time, name)
+  local known = redis.call('HMGET', key, 'seq', 'gone')
+  if known[1] and tonumber(known[1]) > new then
+    return false
+  end
+  if name == '' then
+    redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time)
+  else
+    redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time, 'name', name)
+  end
+  if known[2] then
+    redis.call('HDEL', key, 'gone')
+    redis.call('PERSIST', key)
+  end
+  return true
+end
+
+-- Takes one title away and leaves a mark; returns whether it did: not over a newer seq.
+local function erase(key, new, seq, time, stays)
+  local known = redis.call('HGET', key, 'seq')
+  if known and tonumber(known) > new then
+    return false
+  end
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'seq', seq, 'time_ms', time, 'gone', '1')
+  redis.call('EXPIRE', key, stays)
+  return true
+end
+
 -- keys  the hashes of n titles; the updates stream, the meta hash; the vector set, where there is one
 -- args  n, length of the keys' prefix, kept (entries in the stream), epoch, last seq written, seq,
 --       step, bytes of a vector, all vectors one after the other, all times with a space between,
@@ -45,27 +75,16 @@ local function put(keys, args)
   local next_time, next_name = string.gmatch(args[10], '%d+'), string.gmatch(args[11], '([^%z]*)%z')
   for i = 1, n do
     local key, time, name = keys[i], next_time(), next_name() or ''
-    local known = redis.call('HMGET', key, 'seq', 'gone')
-    if known[1] and tonumber(known[1]) > new then
-      stale[#stale + 1] = i
-    else
-      local vec = string.sub(blob, (i - 1) * width + 1, i * width)
-      if name == '' then
-        redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time)
-      else
-        redis.call(
-          'HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time, 'name', name)
-      end
-      if known[2] then
-        redis.call('HDEL', key, 'gone')
-        redis.call('PERSIST', key)
-      end
+    local vec = string.sub(blob, (i - 1) * width + 1, i * width)
+    if write(key, new, seq, step, vec, time, name) then
       local title = string.sub(key, prefix + 1)
       if vset then
         redis.call('VADD', vset, 'FP32', vec, title, 'NOQUANT')
       end
       redis.call(
         'XADD', stream, 'MAXLEN', '~', kept, '*', 'title', title, 'seq', seq, 'time_ms', time)
+    else
+      stale[#stale + 1] = i
     end
   end
   remember(meta, seq, step)
@@ -86,23 +105,41 @@ local function retire(keys, args)
   end
   local stale = {}
   for i = 1, n do
-    local key, title = keys[i], string.sub(keys[i], prefix + 1)
-    local known = redis.call('HGET', key, 'seq')
-    if known and tonumber(known) > new then
-      stale[#stale + 1] = i
-    else
-      redis.call('DEL', key)
-      redis.call('HSET', key, 'seq', seq, 'time_ms', time, 'gone', '1')
-      redis.call('EXPIRE', key, stays)
+    if erase(keys[i], new, seq, time, stays) then
+      local title = string.sub(keys[i], prefix + 1)
       if vset then
         redis.call('VREM', vset, title)
       end
       redis.call('XADD', stream, 'MAXLEN', '~', kept, '*', 'title', title,
         'seq', seq, 'time_ms', time, 'gone', '1')
+    else
+      stale[#stale + 1] = i
     end
   end
   remember(meta, seq)
   return stale
+end
+
+-- For a cluster: the same for one title, with keys = its hash. Returns 1, or 0 where it was stale.
+local function put_one(keys, args)
+  local seq, step, vec, time, name = unpack(args)
+  return write(keys[1], tonumber(seq), seq, step, vec, time, name) and 1 or 0
+end
+
+local function retire_one(keys, args)
+  local seq, time, stays = unpack(args)
+  return erase(keys[1], tonumber(seq), seq, time, stays) and 1 or 0
+end
+
+-- keys  the meta hash
+-- args  epoch, last seq written, seq, step ('': as it is)
+local function record(keys, args)
+  local problem = lost(keys[1], args[1], args[2])
+  if problem then
+    return redis.error_reply(problem)
+  end
+  remember(keys[1], args[3], args[4] ~= '' and args[4] or nil)
+  return 1
 end
 
 -- keys  the meta hash

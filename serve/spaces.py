@@ -17,10 +17,10 @@ from redis import Redis
 
 from serve import search, vectors
 from serve.connection import call, call_all
-from serve.topology import address_of
+from serve.topology import address_of, nodes
 
 _SCAN = 5_000  # keys looked at in one step of a scan
-_UNLINK = 1_000  # keys in one UNLINK
+_UNLINK = 1_000  # keys deleted at once
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,8 @@ def drop(client: Redis, space: str) -> int:
     gone = 0
     for keys in scan(client, space):
         for start in range(0, len(keys), _UNLINK):
-            gone += call(client, "UNLINK", *keys[start : start + _UNLINK])
+            lot = keys[start : start + _UNLINK]
+            gone += sum(call_all(client, [("UNLINK", key) for key in lot]))
     call(client, "UNLINK", vectors.updates_key(space))
     if not known and not gone:
         raise NoSpace(f"no space {space!r} at {address_of(client)}; `upwell spaces list` shows all")
@@ -205,13 +206,14 @@ def prune(client: Redis, keep: int) -> list[str]:
 def scan(client: Redis, space: str) -> Iterator[list[bytes]]:
     """The keys of a space's titles, in lots; one that is there throughout comes at least once."""
     pattern = vectors.title_prefix(space) + "*"  # a space's id has no character special to a glob
-    cursor: Any = 0
-    while True:
-        cursor, keys = call(client, "SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
-        if keys:
-            yield keys
-        if int(cursor) == 0:
-            return
+    for node in nodes(client):
+        cursor: Any = 0
+        while True:
+            cursor, keys = call(node, "SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN)
+            if keys:
+                yield keys
+            if int(cursor) == 0:
+                break
 
 
 def now_ms() -> int:

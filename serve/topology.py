@@ -4,21 +4,24 @@
     rediss://...                                                the same, through TLS
     unix://path                                                 a socket
     redis+sentinel://[user:password@]host[:port],host.../NAME   the primary that sentinels call so
+    redis+cluster://[user:password@]host[:port]                 the cluster that this node is of
 
-TLS towards a primary behind sentinels is `rediss+sentinel://`. Options of the client go behind a
+TLS is `rediss+sentinel://` and `rediss+cluster://`. Options of the client go behind a
 question mark (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`), with sentinels also `db`.
 """
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis import Redis
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 _PLAIN = ("redis", "rediss", "unix")
+_CLUSTER = ("redis+cluster", "rediss+cluster")
 _SENTINEL = ("redis+sentinel", "rediss+sentinel")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _PORT, _SENTINEL_PORT = 6379, 26379
@@ -31,10 +34,10 @@ def address(url: str) -> str:
         ValueError: it is no URL of ours; its text is not repeated, since it may hold a password.
     """
     parts = urlsplit(url)
-    if parts.scheme not in _PLAIN + _SENTINEL:
+    if parts.scheme not in _PLAIN + _SENTINEL + _CLUSTER:
         raise ValueError(
-            "a Redis URL begins with redis://, rediss://, unix:// or redis+sentinel://"
-            + (f", not {parts.scheme!r}://" if parts.scheme else "")
+            "a Redis URL begins with redis://, rediss://, unix://, redis+sentinel:// or "
+            "redis+cluster://" + (f", not {parts.scheme!r}://" if parts.scheme else "")
         )
     if parts.scheme == "unix":
         return parts.path
@@ -50,6 +53,8 @@ def address(url: str) -> str:
 
 def address_of(client: Redis) -> str:
     """What `address` says of the URL that a client was made of."""
+    if isinstance(client, RedisCluster):
+        return ",".join(sorted(client.nodes_manager.startup_nodes))
     pool = client.connection_pool
     if isinstance(pool, SentinelConnectionPool):
         known = [one.connection_pool.connection_kwargs for one in pool.sentinel_manager.sentinels]
@@ -62,13 +67,16 @@ def address_of(client: Redis) -> str:
 
 
 def make_client(url: str, retry: Retry, options: Mapping[str, Any]) -> Redis:
-    """The client of a URL, not yet connected.
+    """The client of a URL; that of a cluster is connected, any other is not yet.
+
+    It is a `Redis` for the type checker: a `RedisCluster` takes the same calls of ours.
 
     Args:
         options: of `redis.Redis`.
 
     Raises:
         ValueError: the URL is none, or names a file that cannot be read.
+        redis.RedisError, redis.exceptions.RedisClusterException: the cluster does not answer.
     """
     where = address(url)
     parts = urlsplit(url)
@@ -76,10 +84,25 @@ def make_client(url: str, retry: Retry, options: Mapping[str, Any]) -> Redis:
     try:
         if parts.scheme in _SENTINEL:
             return _behind_sentinels(parts, retry, options)
+        if parts.scheme in _CLUSTER:
+            plain = url.replace("+cluster", "", 1)
+            cluster: Any = RedisCluster.from_url(plain, retry=retry, **options)
+            return cast(Redis, cluster)
         client: Redis = Redis.from_url(url, retry=retry, **options)
         return client
     except ValueError as error:
         raise ValueError(f"Redis URL for {where}: {error}") from None
+
+
+def is_cluster(client: Redis) -> bool:
+    return isinstance(client, RedisCluster)
+
+
+def nodes(client: Redis) -> list[Redis]:
+    """A client of each primary, of which each holds a part of the keys; one server is its own."""
+    if not isinstance(client, RedisCluster):
+        return [client]
+    return [client.get_redis_connection(node) for node in client.get_primaries()]
 
 
 def _behind_sentinels(parts: SplitResult, retry: Retry, options: Mapping[str, Any]) -> Redis:

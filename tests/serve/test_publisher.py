@@ -13,7 +13,8 @@ from redis import Redis
 from serve import publisher as publisher_module
 from serve import spaces, vectors
 from serve.connection import SpaceLost, connect
-from serve.publisher import CHUNK, Publisher, PublishReport
+from serve.publisher import Publisher, PublishReport
+from serve.writers import CHUNK
 from streams.embedded import RedisServer
 from tests.serve.library import DIM, made, put, rows, times
 from tests.servers import redis_binary

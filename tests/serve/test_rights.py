@@ -89,7 +89,7 @@ def publish_in_every_way(client: Redis) -> None:
     write_status(client, "w", {})
     script = ServerScript(client)  # what servers without FUNCTIONs get
     script._functions = False
-    publisher._script = script
+    publisher._writer._script = script
     put(publisher, "a", 4.0, 4)
 
 
