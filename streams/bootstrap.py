@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model.micro_trainer import MicroTrainer
 from model.positives import Positives
 from model.pretrain import Pretrained, pretrain
-from model.settings import ModelConfig, PretrainConfig
+from model.settings import MicroConfig, ModelConfig, PretrainConfig
 from streams.coplay import Pairing, pair_history
 from streams.data import Dataset
 from streams.events import CatalogEntry, CoPlays
@@ -67,7 +68,7 @@ def bootstrap(
     start = time.perf_counter()
     state = State.empty(graph)
     entries = [entry_of(history.data, title, time_ms=0) for title in history.titles.tolist()]
-    state.apply_catalog(entries, np.zeros(len(entries), np.int64))
+    state.apply_catalog(entries, np.zeros(len(entries), np.int64), learn=True)
     report("catalogue", len(entries), len(entries), "")
     pairs = fold_plays(state, history, pairing, report)
     if not len(pairs):
@@ -91,7 +92,9 @@ def bootstrap(
         "seconds": round(time.perf_counter() - start, 1),
         "metrics": made.metrics,
     }
-    save_snapshot(root, Snapshot(state, made.model, 0, card), keep=1)
+    trainer = MicroTrainer(made.model.config, MicroConfig(), seed)
+    trainer.remember(pairs)  # what cycles replay, so that the past is not forgotten
+    save_snapshot(root, Snapshot(state, made.model, 0, card, trainer), keep=1)
     return made
 
 

@@ -18,9 +18,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams import cli_catalog, cli_embeddings, cli_prepare
+from streams import cli_catalog, cli_embeddings, cli_explain, cli_prepare
 from streams.cli_common import ConfigOption, JsonOption, settings_of
 from streams.settings import SettingsError, effective
+
+# Threads of OpenMP that wait must not spin: lanes, servers and trainers share few cores. It is read
+# once, when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _ROOMS = {"streams", "model", "partition", "store", "serve"}
 
@@ -35,6 +39,7 @@ app = typer.Typer(
 app.add_typer(cli_catalog.app, name="catalog")
 cli_embeddings.register(app)
 cli_prepare.register(app)
+cli_explain.register(app)
 
 
 @app.command(epilog="Example: `upwell worker --config upwell.toml`")

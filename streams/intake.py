@@ -72,10 +72,9 @@ class Intake:
         Raises:
             OffsetLost, IngestFailed: reading on would lose events.
         """
-        goal = {key: at + self._ingest.lag()[key] for key, at in self._ingest.positions().items()}
         try:
             while not self._stop.is_set():
-                if not self.caught_up.is_set() and self._reached(goal):
+                if self._ingest.caught_up:
                     self.caught_up.set()
                 try:
                     batch = self._ingest.consume(self._kafka.max_batch, self._kafka.poll_s)
@@ -124,10 +123,6 @@ class Intake:
 
     def stop(self) -> None:
         self._stop.set()
-
-    def _reached(self, goal: Mapping[tuple[str, int], int]) -> bool:
-        positions = self._ingest.positions()
-        return all(positions[key] >= at for key, at in goal.items())
 
     def _set_aside(self, letters: Sequence[DeadLetter]) -> None:
         if not letters:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from model.folder import load_model, save_model
+from model.micro_trainer import MicroTrainer
 from model.semantic_gnn import SemanticGNN
 from streams import checkpoint
 from streams.checkpoint import CheckpointError
-from streams.settings import GraphSettings
+from streams.settings import GraphSettings, TrainingSettings
 from streams.state import State
+from streams.wiring import micro_config_of
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +25,14 @@ class Snapshot:
     Attributes:
         step: gradient steps of micro-training that made the weights; 0 after pretraining.
         card: about the model: data, settings, metrics.
+        trainer: what micro-training remembers between cycles.
     """
 
     state: State
     model: SemanticGNN
     step: int
     card: dict[str, Any]
+    trainer: MicroTrainer
 
 
 def save_snapshot(root: Path, snapshot: Snapshot, *, keep: int) -> float:
@@ -45,15 +49,19 @@ def save_snapshot(root: Path, snapshot: Snapshot, *, keep: int) -> float:
         with snapshot.state.lock:
             start = time.perf_counter()
             meta["state"] = snapshot.state.save(folder)
+            trainer = snapshot.trainer.state().without(snapshot.state.freed_for("trainer"))
             pause_s = time.perf_counter() - start
+        trainer.save(folder / "trainer")
         save_model(folder / "model", snapshot.model, snapshot.card)
 
     checkpoint.write(root, fill, meta, keep=keep)
     return pause_s
 
 
-def load_snapshot(root: Path, settings: GraphSettings) -> Snapshot:
-    """The newest whole checkpoint under `root`.
+def load_snapshot(
+    root: Path, settings: GraphSettings, training: TrainingSettings | None = None
+) -> Snapshot:
+    """The newest whole checkpoint under `root`; `training`: how cycles are to go on from it.
 
     Raises:
         CheckpointError: there is none, or the newest is of a later format.
@@ -69,5 +77,9 @@ def load_snapshot(root: Path, settings: GraphSettings) -> Snapshot:
     state = State.load(found.folder, found.meta["state"], settings)
     model, card = load_model(found.folder / "model")
     model.bind(state.graph)
+    training = training or TrainingSettings()
+    trainer = MicroTrainer.load(
+        found.folder / "trainer", model.config, micro_config_of(training), training.seed
+    )
     log.info("checkpoint %d: seq %d, step %d", found.number, state.seq, found.meta["step"])
-    return Snapshot(state, model, int(found.meta["step"]), card)
+    return Snapshot(state, model, int(found.meta["step"]), card, trainer)

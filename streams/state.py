@@ -96,13 +96,18 @@ class State:
             self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms))
         return np.stack([a, b], axis=1)
 
-    def apply_catalog(self, entries: Sequence[CatalogEntry], append_ms: Int64s) -> dict[int, str]:
+    def apply_catalog(
+        self, entries: Sequence[CatalogEntry], append_ms: Int64s, *, learn: bool = False
+    ) -> dict[int, str]:
         """Upsert or retire titles; `append_ms` as above, one an entry.
+
+        Args:
+            learn: new relations are accepted, whatever the settings say of the stream.
 
         Returns:
             Rows of `entries` that were refused -> why.
         """
-        change = self.catalog.apply(entries)
+        change = self.catalog.apply(entries, learn=learn)
         self._forget(change.retired_ids)
         self.dirty.mark_catalog(change.titles, append_ms[change.rows], change.time_ms)
         self.changed_concepts.update(change.concepts.tolist())
@@ -129,7 +134,13 @@ class State:
 
     def take_freed(self, who: str) -> Int32s:
         """Ids that `who` must forget, once, shape (N,)."""
-        freed, self.freed[who] = self.freed[who], []
+        freed = self.freed_for(who)
+        self.freed[who] = []
+        return freed
+
+    def freed_for(self, who: str) -> Int32s:
+        """The same, without taking them."""
+        freed = self.freed[who]
         return np.unique(np.concatenate(freed)) if freed else np.empty(0, np.int32)
 
     def _forget(self, retired: Int32s) -> None:

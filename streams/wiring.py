@@ -3,7 +3,7 @@
 from model.settings import MicroConfig
 from streams.coplay import Pairing
 from streams.settings import KafkaSettings, SessionsSettings, TrainingSettings
-from streams.topics import TopicSpec
+from streams.topics import DEAD, TopicSpec
 
 
 def pairing_of(settings: SessionsSettings) -> Pairing:
@@ -13,10 +13,10 @@ def pairing_of(settings: SessionsSettings) -> Pairing:
 
 def topics_of(settings: KafkaSettings) -> list[TopicSpec]:
     """The topics that must be there."""
+    names = (settings.plays, settings.coplays, settings.catalog)
     return [
-        TopicSpec(settings.plays, settings.partitions),
-        TopicSpec(settings.coplays, settings.partitions),
-        TopicSpec(settings.catalog, settings.partitions, compacted=True),
+        *(TopicSpec(one, settings.partitions, compacted=one == settings.catalog) for one in names),
+        *(TopicSpec(one + DEAD, 1) for one in names),
     ]
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any
 
 from model.inference import Embedder
-from model.micro_trainer import MicroTrainer
 from model.runtime import use_threads
 from serve.connection import Client, RedisFailed, connect
 from serve.publisher import Publisher
@@ -29,9 +28,10 @@ from streams.metrics import Metrics
 from streams.refresh import RefreshLane
 from streams.settings import Settings
 from streams.snapshot import Snapshot, load_snapshot, save_snapshot
+from streams.topics import ensure_topics
 from streams.training import TrainingLane
 from streams.warmup import warm_up
-from streams.wiring import micro_config_of
+from streams.wiring import topics_of
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +87,13 @@ class Worker:
             startup_timeout_s=settings.redis.startup_timeout_s,
             on_wait=log.warning,
         )
-        snapshot = load_snapshot(settings.checkpoint.folder, settings.graph)
+        snapshot = load_snapshot(settings.checkpoint.folder, settings.graph, settings.training)
         state = snapshot.state
         warm_up(settings.graph)
+        kafka = settings.kafka
+        ensure_topics(
+            kafka.bootstrap, topics_of(kafka), kafka.client(), timeout_s=kafka.startup_timeout_s
+        )
         intake = Intake.open(settings.kafka, state, metrics)
         embedder = Embedder(snapshot.model)
         embedder.full(state.graph)
@@ -101,7 +105,7 @@ class Worker:
         lane = TrainingLane(
             state,
             refresh,
-            MicroTrainer(snapshot.model.config, micro_config_of(training), seed=training.seed),
+            snapshot.trainer,
             metrics,
             training,
             model=snapshot.model,

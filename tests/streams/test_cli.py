@@ -21,6 +21,7 @@ COMMANDS = [
     ["similar"],
     ["status"],
     ["config"],
+    ["explain"],
 ]
 
 
