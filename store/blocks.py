@@ -16,7 +16,7 @@ are 16-bit offsets (1), and the level above the leaves (5).
 import numpy as np
 import numpy.typing as npt
 
-from store.jit import kernel
+from store.jit import inlined, kernel
 from store.lanes import fetch_add, wide
 
 Words = npt.NDArray[np.int32]
@@ -49,7 +49,7 @@ def class_of(count: int) -> int:
     return k
 
 
-@kernel
+@inlined
 def span(mode: int, capacity: int) -> int:
     """Words of the weight index of a block."""
     if mode == SUMS and capacity > 16:
@@ -79,25 +79,25 @@ def pack(count: int, size: int, narrow: int, level: int) -> int:
     return count | (size << 16) | (narrow << 24) | (level << 25)
 
 
-@kernel
+@inlined
 def count_of(meta: int) -> int:
     """Entries in the block."""
     return meta & 0xFFFF
 
 
-@kernel
+@inlined
 def size_of(meta: int) -> int:
     """Capacity class of the block."""
     return (meta >> 16) & 0xFF
 
 
-@kernel
+@inlined
 def narrow_of(meta: int) -> int:
     """1 where the ids are 16-bit offsets from the base, else 0."""
     return (meta >> 24) & 1
 
 
-@kernel
+@inlined
 def level_of(meta: int) -> int:
     """0 for a leaf, else 1 more than its children's."""
     return meta >> 25

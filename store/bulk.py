@@ -22,7 +22,7 @@ from store.blocks import (
     size_of,
 )
 from store.jit import kernel
-from store.lanes import wide
+from store.lanes import borrow, wide
 from store.rows import first_leaf, next_leaf
 from store.samtree import MAX_HEIGHT
 from store.updates import NEED, shard_of, workplace
@@ -115,6 +115,7 @@ def build(
     Returns:
         The vertex before which the arena must grow, or their number where all are done.
     """
+    table, words, pools, heap = borrow(table), borrow(words), borrow(pools), borrow(heap)
     while vertex < len(indptr) - 1:
         first, last = indptr[vertex], indptr[vertex + 1]
         if heap[LIMIT] - heap[NEXT] < heap[NEED] + (last - first):

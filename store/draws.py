@@ -27,7 +27,7 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel
-from store.lanes import single, wide
+from store.lanes import borrow, single, wide
 from store.random_bits import GOLDEN, lower, mix, number, onward, row_key, upper
 from store.rows import KEYS, first_leaf, next_leaf, read_leaf
 from store.samtree import MAX_HEIGHT
@@ -200,6 +200,7 @@ def draw_rows(
     out: Words,
 ) -> None:
     """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
+    table, words, vertices, out = borrow(table), borrow(words), borrow(vertices), borrow(out)
     if mode == SUMS and weighted and replace:
         draw_volleys(table, words, vertices, k, seed, first, last, out)
         return

@@ -21,24 +21,24 @@ from store.blocks import (
     size_of,
     span,
 )
-from store.jit import kernel
+from store.jit import inlined, kernel
 from store.lanes import load_float, store_float, wide
 
 
-@kernel
+@inlined
 def separators(mode: int, meta: int, block: int) -> int:
     """The word where a node's separators start."""
     return block * UNIT + span(mode, CAPACITIES[size_of(meta)])
 
 
-@kernel
+@inlined
 def child(mode: int, meta: int, block: int, k: int) -> int:
     """The word where the record of child k starts."""
     capacity = wide(CAPACITIES[size_of(meta)])
     return block * UNIT + span(mode, capacity) + capacity + RECORD * k
 
 
-@kernel
+@inlined
 def route(words: Words, at: int, count: int, number: int) -> int:
     """The child under whose separators `number` falls: halving without a branch."""
     low = 0
@@ -50,7 +50,7 @@ def route(words: Words, at: int, count: int, number: int) -> int:
     return low
 
 
-@kernel
+@inlined
 def total(mode: int, words: Words, at: int) -> float:
     """Sum of the weights below the node, leaf or inner, whose record starts at word `at`."""
     block, meta = wide(words[at]), wide(words[at + 1])

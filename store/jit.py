@@ -19,7 +19,7 @@ R_co = TypeVar("R_co", covariant=True)
 def _cache_folder() -> Path:
     """A folder that no other version of the kernels shares; `NUMBA_CACHE_DIR` overrules it."""
     texts = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    kernels = [text for text in texts if b"numba" in text or b"import kernel" in text]
+    kernels = [text for text in texts if b"numba" in text or b"from store.jit import" in text]
     digest = hashlib.sha256(b"".join(kernels)).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME")
     root = Path(base) if base else Path.home() / ".cache"
@@ -56,4 +56,14 @@ def kernel(function: Callable[..., R_co]) -> Kernel[R_co]:
     gives numpy's result: a check at each division would stand in the hot path.
     """
     compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast("Kernel[R_co]", compiled)
+
+
+def inlined(function: Callable[..., R_co]) -> Kernel[R_co]:
+    """Compile `function` into every kernel that calls it.
+
+    For the short steps of a hot path: an array takes seven machine words to hand over, so a call
+    costs more than such a step does.
+    """
+    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)
     return cast("Kernel[R_co]", compiled)

@@ -30,13 +30,13 @@ from store.blocks import (
     size_of,
     span,
 )
-from store.jit import kernel
+from store.jit import inlined, kernel
 from store.lanes import load_half, lowest, match_halves, match_words, store_half, wide
 
 WINDOW = 65536  # ids that 16 bits can tell apart
 
 
-@kernel
+@inlined
 def id_at(words: Words, ids: int, narrow: int, base: int, slot: int) -> int:
     """The id in a slot; `ids` is the word where the leaf's ids start."""
     if narrow:
@@ -44,7 +44,7 @@ def id_at(words: Words, ids: int, narrow: int, base: int, slot: int) -> int:
     return wide(words[ids + slot])
 
 
-@kernel
+@inlined
 def set_id(words: Words, ids: int, narrow: int, base: int, slot: int, number: int) -> None:
     """Write an id that the leaf can hold."""
     if narrow:
@@ -53,7 +53,7 @@ def set_id(words: Words, ids: int, narrow: int, base: int, slot: int, number: in
         words[ids + slot] = number
 
 
-@kernel
+@inlined
 def find(words: Words, ids: int, narrow: int, base: int, count: int, number: int) -> int:
     """The slot that holds `number`, or -1."""
     if narrow:
@@ -140,7 +140,7 @@ def move(
     words[at + 2] = new_base
 
 
-@kernel
+@inlined
 def append(mode: int, words: Words, at: int, number: int, weight: float) -> None:
     """Add an edge to a leaf that has room, and can hold the id."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
@@ -169,7 +169,7 @@ def remove(mode: int, words: Words, at: int, slot: int) -> None:
     words[at + 3] -= 1
 
 
-@kernel
+@inlined
 def fits(capacity: int, meta: int, base: int, number: int) -> bool:
     """Whether a leaf has room for one more edge, and can hold this id."""
     if count_of(meta) >= capacity:

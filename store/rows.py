@@ -21,7 +21,7 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel
-from store.lanes import single, wide
+from store.lanes import borrow, single, wide
 from store.samtree import MAX_HEIGHT, lookup
 
 Floats = npt.NDArray[np.float32]
@@ -101,6 +101,7 @@ def read_rows(
         ids: written, shape (E,).
         bits: written, the weights' bits, shape (E,).
     """
+    table, words = borrow(table), borrow(words)
     keys = np.empty(KEYS, np.int64)
     path = np.empty((MAX_HEIGHT, 3), np.int64)
     for row in range(len(vertices)):
@@ -154,6 +155,7 @@ def heaviest(
         ids: written, -1 where a row has no more edges, shape (S * k,).
         bits: written, the weights' bits, shape (S * k,).
     """
+    table, words = borrow(table), borrow(words)
     keys = np.empty(KEYS, np.int64)
     best = np.empty(k, np.int64)
     path = np.empty((MAX_HEIGHT, 3), np.int64)
@@ -190,6 +192,7 @@ def heaviest(
 @kernel
 def sums(mode: int, table: Words, words: Words, vertices: Words, out: Floats) -> None:
     """Write the sum of each row's weights, shape (S,)."""
+    table, words = borrow(table), borrow(words)
     for row in range(len(vertices)):
         record = 4 * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
@@ -204,6 +207,7 @@ def lookups(
     mode: int, table: Words, words: Words, vertices: Words, numbers: Words, out: Floats
 ) -> None:
     """Write the weight of each edge, 0 where there is none, shape (E,)."""
+    table, words = borrow(table), borrow(words)
     for row in range(len(vertices)):
         found = lookup(mode, table, words, wide(vertices[row]), wide(numbers[row]))
         out[row] = max(found, single(0))

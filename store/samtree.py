@@ -23,14 +23,14 @@ from store.blocks import (
     span,
 )
 from store.inner import child, route, separators, total
-from store.jit import kernel
+from store.jit import inlined, kernel
 from store.lanes import single, wide
 
 ADD, SET, DELETE = 0, 1, 2
 MAX_HEIGHT = 16
 
 
-@kernel
+@inlined
 def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int:
     """Find the leaf for an id.
 
@@ -55,7 +55,7 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
     return depth
 
 
-@kernel
+@inlined
 def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> None:
     """Bring the sums and counts above a changed leaf up to date."""
     for d in range(depth - 1, -1, -1):
@@ -67,7 +67,7 @@ def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> No
         words[at + 3] += change
 
 
-@kernel
+@inlined
 def change(
     mode: int,
     top: int,

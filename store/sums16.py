@@ -14,11 +14,11 @@ R. Venturini, "Practical trade-offs for the prefix-sum problem", Software: Pract
 import numpy as np
 
 from store.blocks import Words
-from store.jit import kernel
+from store.jit import inlined, kernel
 from store.lanes import load_float, pick16, single, store_float, sum16
 
 
-@kernel
+@inlined
 def fix(words: Words, at: int, capacity: int, count: int, group: int) -> None:
     """Compute the sum of one group anew."""
     start = group * 16
@@ -26,13 +26,13 @@ def fix(words: Words, at: int, capacity: int, count: int, group: int) -> None:
     store_float(words, at + capacity + group, sum16(words, at + start, lanes))
 
 
-@kernel
+@inlined
 def get(words: Words, at: int, slot: int) -> float:
     """Weight of a slot."""
     return load_float(words, at + slot)
 
 
-@kernel
+@inlined
 def put(words: Words, at: int, capacity: int, count: int, slot: int, weight: float) -> None:
     """Overwrite the weight of a slot."""
     store_float(words, at + slot, weight)
@@ -40,7 +40,7 @@ def put(words: Words, at: int, capacity: int, count: int, slot: int, weight: flo
         fix(words, at, capacity, count, slot >> 4)
 
 
-@kernel
+@inlined
 def push(words: Words, at: int, capacity: int, count: int, weight: float) -> None:
     """Append a weight to `count` others."""
     store_float(words, at + count, weight)
@@ -55,7 +55,7 @@ def pop(words: Words, at: int, capacity: int, count: int) -> None:
         fix(words, at, capacity, count - 1, (count - 1) >> 4)
 
 
-@kernel
+@inlined
 def total(words: Words, at: int, capacity: int, count: int) -> float:
     """Sum of `count` weights."""
     if capacity <= 16:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from store.blocks import LIMIT, NEXT, RECORD, UNIT, Longs, Words
-from store.jit import kernel
-from store.lanes import PAD, prefetch, wide
+from store.jit import inlined, kernel
+from store.lanes import PAD, borrow, prefetch, wide
 from store.samtree import MAX_HEIGHT, change
 
 Floats = npt.NDArray[np.float32]
@@ -21,19 +21,19 @@ NEED = 3  # of the heap: units that must be free before a change, whatever it do
 SCRATCH = 2048 + PAD
 
 
-@kernel
+@inlined
 def shard_of(vertex: int) -> int:
     """The shard of a vertex: four records share a cache line, and so a shard."""
     return (vertex >> 2) & (SHARDS - 1)
 
 
-@kernel
+@inlined
 def workplace(shard: int) -> int:
     """The word where a shard's tree has its record while it is changed."""
     return UNIT * 2 * (shard + 1)
 
 
-@kernel
+@inlined
 def change_tree(
     mode: int,
     top: int,
@@ -84,8 +84,11 @@ def apply_rows(
             greatest vertex if the rows are to be sorted, else 0; written. It stops short of the end
             where the arena must grow first.
     """
-    path = np.empty((MAX_HEIGHT, 2), np.int64)
-    scratch = np.empty(SCRATCH, np.int32)
+    ways, room = np.empty((MAX_HEIGHT, 2), np.int64), np.empty(SCRATCH, np.int32)
+    path, scratch = borrow(ways), borrow(room)
+    table, words, pools, heap = borrow(table), borrow(words), borrow(pools), borrow(heap)
+    order, vertices, numbers = borrow(order), borrow(vertices), borrow(numbers)
+    amounts, ops = borrow(amounts), borrow(ops)
     stop = progress[1]
     if progress[3]:
         sort_rows(vertices, order, spare, progress[0], stop, progress[3])
@@ -115,6 +118,7 @@ def apply_rows(
             scratch,
         )
         at += 1
+    ways[0, 0] = room[0] = 0  # their last use
     progress[0] = at
     progress[2] += came
 

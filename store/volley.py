@@ -23,8 +23,8 @@ from store.blocks import (
     span,
 )
 from store.inner import child
-from store.jit import kernel
-from store.lanes import find16, pick16, prefetch, scan16, wide
+from store.jit import inlined, kernel
+from store.lanes import borrow, find16, pick16, prefetch, scan16, wide
 from store.leaf import id_at
 from store.random_bits import lower, number, onward, row_key, upper
 from store.sums16 import pick
@@ -35,7 +35,7 @@ WIDTH = 32  # draws taken together
 BITS, BLOCK, META, BASE, GROUP = 0, 1, 2, 3, 4
 
 
-@kernel
+@inlined
 def small_row(
     words: Words,
     where: int,
@@ -57,7 +57,7 @@ def small_row(
         out[to + j] = id_at(words, ids, narrow, base, lane) if lane >= 0 else -1
 
 
-@kernel
+@inlined
 def leaf_row(
     words: Words,
     where: int,
@@ -92,7 +92,7 @@ def leaf_row(
         out[to + j] = id_at(words, ids, narrow, base, first + lane) if lane >= 0 else -1
 
 
-@kernel
+@inlined
 def tree_row(
     words: Words,
     block: int,
@@ -173,8 +173,9 @@ def draw_volleys(
     out: Words,
 ) -> None:
     """Write k draws of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
-    scanned = np.empty(16, np.float32)
-    state = np.empty((WIDTH, 5), np.int64)
+    lanes, volley = np.empty(16, np.float32), np.empty((WIDTH, 5), np.int64)
+    scanned, state = borrow(lanes), borrow(volley)
+    table, words, vertices, out = borrow(table), borrow(words), borrow(vertices), borrow(out)
     for row in range(first, last):
         if row + 16 < last:
             prefetch(table, RECORD * wide(vertices[row + 16]))
@@ -201,3 +202,4 @@ def draw_volleys(
                 leaf_row(words, where, meta, base, key, skip, some, out, to, scanned, state)
             else:
                 tree_row(words, block, meta, base, key, skip, some, out, to, state)
+    lanes[0] = volley[0, 0] = 0  # their last use

@@ -1,11 +1,14 @@
 """A forest of samtrees against a dictionary, for each index of weights, under any changes."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.forest import MAX_ID, Forest
+from store.workers import Workers
 
 INDEXES = ("sums16", "fstable", "cstable")
 VERTICES = 40
@@ -178,3 +181,124 @@ def test_a_bad_index_or_capacity_is_named() -> None:
         Forest("alias")
     with pytest.raises(ValueError, match="leaf_capacity is 100"):
         Forest("sums16", 100)
+
+
+@pytest.mark.parametrize("reach", [65534, 65535, 65536])
+def test_a_leaf_holds_ids_at_the_edge_of_sixteen_bits(reach: int) -> None:
+    forest = Forest()
+    forest.ensure_vertices(1)
+    tails = np.unique(np.linspace(1405, 1405 + reach, 60).astype(np.int32))
+    weights = np.arange(len(tails), dtype=np.float32)
+    indptr = np.array([0, len(tails)])
+
+    forest.build(indptr, tails, weights)
+
+    assert forest.neighbors(np.zeros(1, np.int32))[1].tolist() == tails.tolist()
+
+
+@every_index
+@pytest.mark.parametrize("capacity", [8, 256])
+def test_a_forest_that_is_built_goes_on_like_any_other(index: str, capacity: int) -> None:
+    rng = np.random.default_rng(3)
+    forest, oracle = Forest(index, capacity), Oracle()
+    forest.ensure_vertices(VERTICES)
+    keys = np.unique(
+        rng.integers(0, VERTICES, 9000) ** 2 // VERTICES * 4000 + rng.integers(0, 4000, 9000)
+    )
+    heads, tails = (keys // 4000).astype(np.int32), (keys % 4000).astype(np.int32)
+    weights = rng.integers(0, 50, len(keys)).astype(np.float32)
+    oracle.apply(heads, tails, weights, np.full(len(keys), SET, np.uint8))
+
+    forest.build(np.searchsorted(heads, np.arange(VERTICES + 1)), tails, weights)
+
+    assert_alike(forest, oracle)
+    for removing in (False, True):
+        batch = random_batch(rng, oracle, 3000, 4000, removing)
+        forest.apply(*batch)
+        oracle.apply(*batch)
+        assert_alike(forest, oracle)
+
+
+@every_index
+def test_the_result_is_the_same_for_any_number_of_threads(index: str) -> None:
+    rng = np.random.default_rng(9)
+    count = 20_000
+    heads = (rng.random(count) ** 3 * 3000).astype(np.int32)
+    tails = rng.integers(0, MAX_ID, count).astype(np.int32)
+    weights = rng.random(count).astype(np.float32)
+    ops = rng.choice(3, count, p=[0.5, 0.3, 0.2]).astype(np.uint8)
+    tails[10_000:] = tails[rng.integers(0, 10_000, 10_000)]
+    everyone = np.arange(3000, dtype=np.int32)
+
+    results = []
+    for threads in (1, 2, 3, 40):
+        forest = Forest(index, 16, Workers(threads))
+        forest.ensure_vertices(3000)
+        forest.apply(heads, tails, weights, ops)
+        forest.apply(heads[::-1].copy(), tails[::-1].copy(), weights, ops)
+        drawn = forest.sample(np.tile(everyone, 4), 10, 5, weighted=True, replace=True)
+        results.append([len(forest), *forest.neighbors(everyone), drawn])
+
+    for other in results[1:]:
+        for ours, theirs in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@every_index
+def test_draws_of_a_row_together_are_those_one_by_one(index: str) -> None:
+    """With replacement and fanout 1 or 70, row by row: the first draws are the same."""
+    rng = np.random.default_rng(2)
+    forest = Forest(index, 16)
+    forest.ensure_vertices(60)
+    heads = np.repeat(np.arange(60, dtype=np.int32), np.arange(60) * 5)
+    tails = np.concatenate([rng.choice(100_000, n * 5, False) for n in range(60)]).astype(np.int32)
+    forest.apply(heads, tails, np.ones(len(heads), np.float32), np.zeros(len(heads), np.uint8))
+    everyone = np.arange(60, dtype=np.int32)
+
+    one = forest.sample(everyone, 1, 5, weighted=True, replace=True)
+    many = forest.sample(everyone, 70, 5, weighted=True, replace=True)
+
+    np.testing.assert_array_equal(one[:, 0], many[:, 0])
+    assert (many[0] == -1).all()
+    assert (many[1:] >= 0).all()
+
+
+@every_index
+def test_ten_million_neighbours_stand_on_one_vertex(index: str) -> None:
+    """In small leaves, so that the tree is tall; a tenth of them stand for all in a quick run."""
+    count = int(os.environ.get("UPWELL_HUB", "300000"))
+    tails = np.linspace(0, MAX_ID, count).astype(np.int32)
+    tails = np.random.default_rng(1).permutation(tails)
+    forest = Forest(index, 16 if count < 10**6 else 256)
+    forest.ensure_vertices(4)
+    heads = np.full(count, 3, np.int32)
+
+    forest.apply(heads, tails, np.ones(count, np.float32), np.zeros(count, np.uint8))
+
+    vertex = np.array([3], np.int32)
+    assert forest.degree(vertex).tolist() == [count]
+    np.testing.assert_array_equal(forest.neighbors(vertex)[1], np.sort(tails))
+    drawn = forest.sample(np.repeat(vertex, 1000), 10, 1, weighted=True, replace=True)
+    assert np.isin(drawn, tails).all()
+    assert abs(drawn.mean() / MAX_ID - 0.5) < 0.02
+    forest.apply(
+        heads, tails[::-1].copy(), np.ones(count, np.float32), np.full(count, DELETE, np.uint8)
+    )
+    assert forest.memory_report()["blocks"] == 0
+
+
+@every_index
+def test_scaling_by_a_power_of_two_is_exact(index: str) -> None:
+    rng = np.random.default_rng(4)
+    forest = Forest(index, 16)
+    forest.ensure_vertices(30)
+    heads = (rng.random(9000) ** 2 * 30).astype(np.int32)
+    tails = rng.integers(0, 10**6, 9000).astype(np.int32)
+    forest.apply(heads, tails, rng.random(9000).astype(np.float32), np.zeros(9000, np.uint8))
+    everyone = np.arange(30, dtype=np.int32)
+    before = forest.neighbors(everyone)[2], forest.weight_sum(everyone)
+
+    forest.scale(2.0**-30)
+
+    np.testing.assert_array_equal(forest.neighbors(everyone)[2], before[0] * np.float32(2.0**-30))
+    np.testing.assert_array_equal(forest.weight_sum(everyone), before[1] * np.float32(2.0**-30))
