@@ -2,8 +2,8 @@
 
     make bench-serve ARGS="--json FILE"
 
-Writes {"figures": {name: value}, "machine": ..., "seed": ...}. A figure that ends in `_vs_hset` or
-`_vs_bare` is a ratio to the peer: of rates, where more is better; of latencies, where less is.
+Writes {"figures": {name: value}, "machine": ..., "seed": ...}. A figure with `_vs_` is a ratio to
+the peer: of rates in `publish_vs_hset`, where more is better; else of latencies, where less is.
 Publishers and readers are processes of their own, since threads would share one interpreter.
 """
 
@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,11 +26,15 @@ from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
+from model.gate import judge
+from model.positives import Positives
+from model.settings import MicroConfig
 from serve import spaces, vectors
 from serve.cache import CachedReader
 from serve.connection import connect
 from serve.publisher import Publisher
 from serve.reader import EmbeddingReader
+from serve.topology import address_of
 from streams.embedded import RedisServer
 
 DIM = 128
@@ -296,6 +301,78 @@ def bench_race(url: str, writes: int, rng: np.random.Generator) -> Figures:
     return {"race_writes": rounds * count, "stale_wins": seen_bad + wrong}
 
 
+def bench_gate(rng: np.random.Generator, good: int, bad: int) -> Figures:
+    """What the gate lets pass, on made-up vectors in clusters, of which fresh pairs are drawn.
+
+    Good: cycles in a row, each of which moves every title a little, half of that to its cluster.
+    Bad: NaN, collapsed, shuffled and rotated versions of what is published.
+    """
+    titles, dim, clusters = 3000, 64, 60
+    config = MicroConfig()
+    cluster = rng.integers(clusters, size=titles)
+    centre = rng.standard_normal((clusters, dim), dtype=np.float32)[cluster]
+    published = centre + 0.5 * rng.standard_normal((titles, dim), dtype=np.float32)
+
+    def pairs() -> Positives:
+        a = rng.integers(titles, size=1000).astype(np.int32)
+        mates = [rng.choice(np.flatnonzero(cluster == cluster[one])) for one in a]
+        b = np.array(mates, np.int32)
+        return Positives(a, b, np.ones(len(a), np.float32), np.zeros(len(a), np.int64))
+
+    def moved(vectors_TD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        noise = rng.standard_normal((titles, dim), dtype=np.float32)
+        return vectors_TD + 0.02 * (centre - vectors_TD) + 0.02 * noise
+
+    def spoilt(kind: int) -> npt.NDArray[np.float32]:
+        new = moved(published)
+        if kind == 0:
+            new[rng.integers(titles), rng.integers(dim)] = np.nan
+        elif kind == 1:
+            new = np.tile(new.mean(axis=0), (titles, 1))
+        elif kind == 2:
+            new = new[rng.permutation(titles)]
+        else:
+            new = new @ np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
+        return new
+
+    refused = 0
+    for _ in range(good):
+        new = moved(published)
+        if judge(new, published, pairs(), config).reason:
+            refused += 1
+        else:
+            published = new
+    passed = sum(
+        not judge(spoilt(turn % 4), published, pairs(), config).reason for turn in range(bad)
+    )
+    return {"bad_models_passed": passed, "good_models_refused": refused}
+
+
+def bench_feast(python: str | None, address: str, titles: int, reads: int) -> float | None:
+    """Seconds (p50) of Feast's read of as many titles; None without an environment that has it."""
+    if python is None:
+        return None
+    script = Path(__file__).with_name("feast_reads.py")
+    numbers = [str(number) for number in (titles, DIM, reads, ASKED)]
+    command = [python, str(script), address, *numbers]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = json.loads(ran.stdout.splitlines()[-1])
+    return float(np.percentile(seconds[reads // 10 :], 50))
+
+
+def read_alone(url: str, titles: int, reads: int, rng: np.random.Generator) -> float:
+    """Seconds (p50) of our read with nothing else going on, as Feast's is timed."""
+    client = connect(url)
+    publisher = opened(client, "main")
+    matrix = rng.standard_normal((titles, DIM), dtype=np.float32)
+    names = titles_of(titles)
+    publisher.publish(names, matrix, seq=1, step=1, time_ms=times_of(titles))
+    publisher.switch()
+    took = timed({"read": EmbeddingReader(client).get_many}, names, reads, rng)
+    client.close()
+    return float(np.percentile(took["read"], 50))
+
+
 LIMITS = {
     "publish_per_s": ">= 100000",
     "publish_vs_hset": ">= 0.6",
@@ -304,6 +381,8 @@ LIMITS = {
     "switches_missed": "0",
     "stale_wins": "0",
     "rollback_s": "<= 1",
+    "bad_models_passed": "0",
+    "good_models_refused": "0",
 }
 
 
@@ -323,6 +402,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--url", help="a server to use, and flush; default: one of our own")
+    parser.add_argument("--feast", metavar="PYTHON", help="see feast_reads.py; default: left out")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the work")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
@@ -339,6 +419,15 @@ def main() -> None:
         client.flushall()
         figures |= bench_switches(url, max(3, 100 // scale), 8)
         figures |= bench_race(url, 1_000_000 // scale, rng)
+        client.flushall()
+        titles, reads = max(200, 20_000 // scale), max(20, 1_000 // scale)
+        alone = read_alone(url, titles, reads, rng)
+        client.flushall()
+        feast = bench_feast(options.feast, address_of(client), titles, reads)
+        figures["read_alone_p50_ms"] = round(alone * 1000, 3)
+        figures["feast_p50_ms"] = None if feast is None else round(feast * 1000, 3)
+        figures["read_vs_feast"] = None if feast is None else round(alone / feast, 3)
+        figures |= bench_gate(rng, max(5, 100 // scale), max(8, 100 // scale))
         about = machine(client)
         client.flushall()
         client.close()
