@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := 0.13.9
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench constraints clean
 
 # torch alone is gigabytes: uv fetches in parallel and links instead of copying.
 .venv/ready: pyproject.toml constraints.txt
@@ -28,10 +28,11 @@ bench: .venv/ready
 bench-%: .venv/ready
 	$(BIN)/python benchmarks/bench_$*.py $(ARGS)
 
-# What every install holds, by version: to renew it is `make constraints`.
+# What every install holds, by version. Torch is pinned here alone: GPU machines carry others.
 constraints:
+	echo torch==2.13.0 > .venv/pins.txt
 	$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --group dev \
-	    pyproject.toml --output-file constraints.txt
+	    --constraint .venv/pins.txt pyproject.toml --output-file constraints.txt
 
 clean:
 	rm -rf .venv
