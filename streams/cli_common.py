@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; else UPWELL_CONFIG, ./upwell.toml")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+READ_PATIENCE_S = 5.0
 
 
 class Failure(RuntimeError):
@@ -30,6 +33,22 @@ class Report(Protocol):
 def settings_of(config: Path | None) -> Settings:
     """The settings in force; a wrong one ends the program with exit code 2 (see `main`)."""
     return load_settings(config)
+
+
+def client_of(config: Path | None) -> Any:
+    """A client of Redis for a command that reads: it does not wait long.
+
+    Raises:
+        RedisFailed: Redis does not answer, or does not let us in; the address is named.
+    """
+    from serve.connection import connect
+
+    redis = settings_of(config).redis
+    return connect(
+        redis.url.get_secret_value(),
+        timeout_s=redis.timeout_s,
+        startup_timeout_s=min(redis.startup_timeout_s, READ_PATIENCE_S),
+    )
 
 
 @contextmanager

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams.cli_common import ConfigOption, Failure, JsonOption, settings_of
-from streams.settings import Settings
+from streams.cli_common import ConfigOption, Failure, JsonOption, client_of
 
 TitleArgument = Annotated[str, typer.Argument(help="id or name of a title")]
 
@@ -27,8 +26,7 @@ def get(title: TitleArgument, config: ConfigOption = None, as_json: JsonOption =
     from serve.reader import EmbeddingReader
     from serve.similar import SimilarTitles
 
-    settings = settings_of(config)
-    with EmbeddingReader(_client(settings)) as reader:
+    with EmbeddingReader(client_of(config)) as reader:
         finder = SimilarTitles(reader)
         finder.refresh()
         key = finder.find(title)
@@ -62,7 +60,7 @@ def similar(
     """Print the titles nearest to one, by cosine."""
     from serve.similar import SimilarTitles
 
-    found = SimilarTitles(_client(settings_of(config))).similar(title, k)
+    found = SimilarTitles(client_of(config)).similar(title, k)
     if as_json:
         typer.echo(json.dumps([one._asdict() for one in found]))
         return
@@ -77,8 +75,7 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     from serve import spaces
     from serve.status import read_status
 
-    settings = settings_of(config)
-    client = _client(settings)
+    client = client_of(config)
     workers = read_status(client)
     live = spaces.current(client)
     space = None if live is None else spaces.get_space(client, live)
@@ -138,13 +135,3 @@ def problems(live: str | None, workers: dict[str, dict[str, Any]]) -> list[str]:
         if worker["last_cycles"] and worker["last_cycles"][-1]["verdict"] != "passed":
             found.append(f"{name}: the last cycle was {worker['last_cycles'][-1]['verdict']}")
     return found
-
-
-def _client(settings: Settings) -> Any:
-    from serve.connection import connect
-
-    return connect(
-        settings.redis.url.get_secret_value(),
-        timeout_s=settings.redis.timeout_s,
-        startup_timeout_s=min(settings.redis.startup_timeout_s, 5.0),
-    )

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import typer.testing
 
+from serve.publisher import Publisher
 from streams.cli import app
 
 COMMANDS = [
@@ -22,6 +24,10 @@ COMMANDS = [
     ["status"],
     ["config"],
     ["explain"],
+    ["spaces", "list"],
+    ["spaces", "switch"],
+    ["spaces", "rollback"],
+    ["spaces", "drop"],
 ]
 
 
@@ -137,3 +143,23 @@ def test_a_worker_without_a_checkpoint_says_how_to_make_one(env, tmp_path, redis
 
     assert done.returncode == 1
     assert "no whole checkpoint under checkpoints; make one with `upwell pretrain`" in done.stderr
+
+
+def test_spaces_are_listed_switched_rolled_back_and_dropped(env, tmp_path, redis_client, redis_url):
+    for name in ("old", "new"):
+        publisher = Publisher(redis_client, name)
+        publisher.create_space(2)
+        vector = np.ones((1, 2), np.float32)
+        publisher.publish(["m1"], vector, seq=1, step=0, time_ms=np.zeros(1, np.int64))
+        publisher.switch()
+    env["UPWELL_REDIS__URL"] = redis_url
+
+    def spaces(*arguments):
+        return upwell("spaces", *arguments, env=env, cwd=tmp_path)
+
+    assert spaces("rollback").stdout == "old is live\n"
+    assert spaces("switch", "new").stdout == "new is live; before: old\n"
+    assert spaces("drop", "new").returncode == 1
+    assert "dropped, with 1 titles" in spaces("drop", "old").stdout
+    listed = json.loads(spaces("list", "--json").stdout)
+    assert [(space["name"], space["current"]) for space in listed] == [("new", True)]
