@@ -230,6 +230,7 @@ def _read_all(
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 20,  # for more, at a topic's end
             "log_level": 0,
             **(client or {}),
         }

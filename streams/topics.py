@@ -20,14 +20,22 @@ DEAD = ".dead"  # suffix of the topic that takes a topic's unreadable messages
 MAX_DEAD_BYTES = 32 * 2**20  # a dead letter may be dead for its size
 
 
+_START_IT = "start it, or name another: UPWELL_KAFKA__BOOTSTRAP=host:port"
+_LOG_IN = (
+    "set kafka.security_protocol, kafka.sasl_username, kafka.sasl_password_file and "
+    "kafka.ssl_ca_file to what its listener wants"
+)
+
+
 class BrokerUnreachable(ConnectionError):
     """No broker answers: at which address, for how long, and what to do. May be tried again."""
 
-    def __init__(self, bootstrap: str, waited_s: float, why: str = "") -> None:
+    def __init__(
+        self, bootstrap: str, waited_s: float, why: str = "", remedy: str = _START_IT
+    ) -> None:
         detail = f" ({why})" if why else ""
         super().__init__(
-            f"no Kafka broker answers at {bootstrap} since {waited_s:.0f} s{detail}; "
-            "start it, or name another: UPWELL_KAFKA__BOOTSTRAP=host:port"
+            f"no Kafka broker answers at {bootstrap} since {waited_s:.0f} s{detail}; {remedy}"
         )
         self.bootstrap = bootstrap
 
@@ -69,19 +77,31 @@ def wait_for_broker(
     """
     start = time.monotonic()
     pause_s = 0.1
+    refusals: list[str] = []  # of a broker that is there: a wrong password, an unknown authority
+
+    def on_error(error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            refusals.append(error.str())
+
+    config = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": on_error}
     while True:
-        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **(client or {})})
+        admin = AdminClient({**config, **(client or {})})
         left_s = timeout_s - (time.monotonic() - start)
+        refusals.clear()
         try:
             admin.list_topics(timeout=max(min(left_s, 5.0), 0.1))
         except KafkaException as error:
-            why = error.args[0].str()
+            admin.poll(0)  # calls on_error
+            why = refusals[-1] if refusals else error.args[0].str()
         else:
             return admin
         left_s = timeout_s - (time.monotonic() - start)
         if left_s <= 0:
-            raise BrokerUnreachable(bootstrap, timeout_s, why)
-        log.warning("no Kafka broker answers at %s; trying again for %.0f s", bootstrap, left_s)
+            remedy = _LOG_IN if refusals else _START_IT
+            raise BrokerUnreachable(bootstrap, timeout_s, why, remedy)
+        log.warning(
+            "no Kafka broker answers at %s (%s); trying again for %.0f s", bootstrap, why, left_s
+        )
         time.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 2, 2.0)
 

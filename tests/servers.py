@@ -12,6 +12,7 @@ from redis import Redis
 
 from serve.connection import connect
 from streams.embedded import Broker, RedisServer
+from tests.kafka.node import Kafka, Missing
 
 PATIENCE_S = 20.0  # until a thing that must happen counts as one that does not
 
@@ -79,3 +80,16 @@ def redis_client(redis_url: str) -> Iterator[Redis]:
     client = connect(redis_url)
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """One node of Apache Kafka for all tests: name your topics and groups after the test."""
+    try:
+        node = Kafka()
+    except Missing as error:
+        if os.environ.get("TEST_KAFKA") == "required":
+            pytest.fail(f"TEST_KAFKA=required, and no Apache Kafka: {error}")
+        pytest.skip(f"NOT TESTED ON APACHE KAFKA: {error}")
+    with node:
+        yield node
