@@ -160,7 +160,8 @@ def draw_distinct(
     """Write k distinct neighbours to `out[start : start + k]`, -1 where there are no more."""
     degree = wide(table[4 * vertex + 3])
     if degree == 0:
-        out[start : start + k] = -1
+        for j in range(k):
+            out[start + j] = -1
         return
     have = 0
     if degree > k:

@@ -65,3 +65,21 @@ COLUMNS: dict[str, type[np.generic]] = {
     "op": np.uint8,
     "time_ms": np.int64,
 }
+
+
+def as_rows(
+    heads: npt.NDArray[np.int32],
+    tails: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.floating],
+    count: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Edges as rows (indptr, tails, weights) of `count` heads, sorted by tail, equal ones added."""
+    keys = heads.astype(np.int64) << 32 | tails
+    order = np.argsort(keys, kind="stable")
+    keys, weights = keys[order], weights[order].astype(np.float32)
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    if len(first) < len(keys):
+        weights = np.add.reduceat(weights, first)
+        keys = keys[first]
+    indptr = np.searchsorted(keys, np.arange(count + 1, dtype=np.int64) << 32)
+    return indptr, (keys & 0x7FFFFFFF).astype(np.int32), weights

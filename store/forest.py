@@ -199,9 +199,11 @@ class Forest:
 
     def weight(self, vertices: Ints, numbers: Ints) -> Floats:
         """Weight of each edge, 0 where there is none, shape (E,)."""
-        out = np.empty(len(vertices), np.float32)
-        rows.lookups(self._mode, self._table.array, self._words.array, vertices, numbers, out)
-        return out
+        return np.maximum(self._lookup(vertices, numbers), np.float32(0))
+
+    def has(self, vertices: Ints, numbers: Ints) -> npt.NDArray[np.bool_]:
+        """Whether there is such an edge, shape (E,)."""
+        return self._lookup(vertices, numbers) >= 0
 
     def neighbors(self, vertices: Ints) -> tuple[Longs, Ints, Floats]:
         """Rows as (indptr, ids, weights), each row sorted by id."""
@@ -269,6 +271,11 @@ class Forest:
         self._heap = np.array(arrays["heap"], np.int64)
         self._pools = np.array(arrays["pools"], np.int64)
         self._edges = edges
+
+    def _lookup(self, vertices: Ints, numbers: Ints) -> Floats:
+        out = np.empty(len(vertices), np.float32)
+        rows.lookups(self._mode, self._table.array, self._words.array, vertices, numbers, out)
+        return out
 
     def _run(
         self,

@@ -10,7 +10,6 @@ must take turns: the caller holds a lock. Readers may run beside each other.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,12 @@ import numpy.typing as npt
 
 from store import snapshot
 from store.check import check_batch, check_columns
-from store.edges import EdgeBatch, Op
+from store.decay import FAR, Clock
+from store.edges import EdgeBatch, Op, as_rows
+from store.features import Features
 from store.forest import Forest
 from store.ids import IdTable
+from store.relation import Relation
 from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
@@ -28,35 +30,9 @@ Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 AnyInts = npt.NDArray[np.integer]
 
+__all__ = ["DynamicGraph", "Relation"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Relation:
-    """A kind of edge.
-
-    Attributes:
-        name: as users know it.
-        head: vertex type from which edges go.
-        tail: vertex type to which they go.
-        symmetric: an edge goes both ways; head and tail are of one type.
-
-    Raises:
-        ValueError: a symmetric relation between different types, or an empty name.
-    """
-
-    name: str
-    head: str
-    tail: str
-    symmetric: bool = False
-
-    def __post_init__(self) -> None:
-        if not (self.name and self.head and self.tail):
-            raise ValueError(f"{self!r}: name, head and tail must not be empty")
-        if self.symmetric and self.head != self.tail:
-            raise ValueError(
-                f"relation {self.name!r} is symmetric, but goes from {self.head!r} to {self.tail!r}"
-            )
 
 
 class DynamicGraph:
@@ -66,10 +42,14 @@ class DynamicGraph:
         relations: the first ones; more can be added.
         leaf_index: how a leaf finds a weighted draw: "sums16", "fstable" or "cstable".
         leaf_capacity: edges of a full leaf.
+        half_life_s: seconds in which an edge's weight halves; None: it does not fade. Weights are
+            read as of the newest event time that the graph has seen.
+        threads: how many work on a large batch or draw; the result is the same.
 
     Attributes:
         relations: by number.
         ids: names and dense ids, by vertex type.
+        features: dense features by vertex type, where there are any.
     """
 
     def __init__(
@@ -83,6 +63,9 @@ class DynamicGraph:
     ) -> None:
         self.leaf_index = leaf_index
         self.leaf_capacity = leaf_capacity
+        self.half_life_s = half_life_s
+        self.clock = None if half_life_s is None else Clock(half_life_s)
+        self.features: dict[str, Features] = {}
         self._workers = Workers(threads)
         self.relations: list[Relation] = []
         self.ids: dict[str, IdTable] = {}
@@ -154,6 +137,8 @@ class DynamicGraph:
             return
         amounts = batch.weight + np.float32(0)  # -0 becomes 0
         self._make_room(batch)
+        if self.clock is not None:
+            amounts = self._age(self.clock, amounts, batch.time_ms)
         present = np.unique(batch.relation)
         for number in present.tolist():
             if len(present) == 1:
@@ -188,10 +173,55 @@ class DynamicGraph:
                 np.concatenate([weights, weights[back]]),
             )
         count = self.num_nodes(here.head)
-        self._forward[relation].build(*_rows(here_heads, here_tails, weights, count))
+        self._forward[relation].build(*as_rows(here_heads, here_tails, weights, count))
         backward = self._backward[relation]
         if backward is not None:
-            backward.build(*_rows(here_tails, here_heads, weights, self.num_nodes(here.tail)))
+            backward.build(*as_rows(here_tails, here_heads, weights, self.num_nodes(here.tail)))
+
+    def prune(self, below: float) -> int:
+        """Remove edges whose weight, as of now, is below a floor; returns how many.
+
+        Raises:
+            ValueError: the floor is not a number >= 0.
+        """
+        if not below >= 0:
+            raise ValueError(f"below is {below}: want a weight >= 0")
+        floor = np.float32(below) / self._today()
+        gone = 0
+        for number, relation in enumerate(self.relations):
+            heads, tails, weights = self._stored_edges(number)
+            faded = weights < floor
+            gone += int(faded.sum())
+            if relation.symmetric:
+                faded &= heads <= tails
+            heads, tails = heads[faded], tails[faded]
+            ops = np.full(len(heads), Op.DELETE, np.uint8)
+            self._apply(number, heads, tails, np.zeros(len(heads), np.float32), ops)
+        return gone
+
+    def set_features(self, vertex_type: str, ids: AnyInts, values: Floats) -> None:
+        """Give vertices their features.
+
+        Args:
+            ids: dense ids, shape (S,).
+            values: finite, shape (S, F); F is the same for all of a type.
+
+        Raises:
+            ValueError: a vertex is unknown, or the values have another shape, or are not finite.
+        """
+        rows = self._vertices(vertex_type, ids)
+        self.features.setdefault(vertex_type, Features()).put(rows, np.asarray(values))
+
+    def get_features(self, vertex_type: str, ids: AnyInts) -> Floats:
+        """Features of vertices, shape (S, F); 0 where none were given.
+
+        Raises:
+            ValueError: a vertex is unknown, or the type has no features.
+        """
+        rows = self._vertices(vertex_type, ids)
+        if vertex_type not in self.features:
+            raise ValueError(f"{vertex_type!r} has no features: set_features gives them")
+        return self.features[vertex_type].get(rows)
 
     def retire(self, vertex_type: str, ids: AnyInts) -> None:
         """Remove vertices: all edges at them, and their names; the ids are given out again.
@@ -210,6 +240,8 @@ class DynamicGraph:
                 heads, tails = (others, here) if reverse else (here, others)
                 ops = np.full(len(here), Op.DELETE, np.uint8)
                 self._apply(number, heads, tails, np.zeros(len(here), np.float32), ops)
+        if vertex_type in self.features:
+            self.features[vertex_type].clear(gone)
         table.release(gone)
 
     def degree(self, relation: int, vertices: AnyInts, *, reverse: bool = False) -> Ints:
@@ -229,7 +261,7 @@ class DynamicGraph:
     def weight_sum(self, relation: int, vertices: AnyInts, *, reverse: bool = False) -> Floats:
         """Summed weight of the edges at each vertex, shape (S,); arguments as in `degree`."""
         forest, rows = self._row(relation, vertices, reverse)
-        return forest.weight_sum(rows)
+        return self._read(forest.weight_sum(rows))
 
     def weight(self, relation: int, heads: AnyInts, tails: AnyInts) -> Floats:
         """Weight of each edge, 0 where there is none, shape (E,).
@@ -241,7 +273,7 @@ class DynamicGraph:
         ends = self._vertices(self.relations[relation].tail, tails, "tails")
         if rows.shape != ends.shape:
             raise ValueError(f"heads has shape {rows.shape}, but tails has {ends.shape}")
-        return forest.weight(rows, ends)
+        return self._read(forest.weight(rows, ends))
 
     def neighbors(
         self, relation: int, vertices: AnyInts, *, reverse: bool = False
@@ -254,7 +286,8 @@ class DynamicGraph:
             weights: shape (E,), float32.
         """
         forest, rows = self._row(relation, vertices, reverse)
-        return forest.neighbors(rows)
+        indptr, ids, weights = forest.neighbors(rows)
+        return indptr, ids, self._read(weights)
 
     def top_k(
         self, relation: int, vertices: AnyInts, k: int, *, reverse: bool = False
@@ -268,17 +301,16 @@ class DynamicGraph:
         if k < 0:
             raise ValueError(f"k is {k}: want 0 or more")
         forest, rows = self._row(relation, vertices, reverse)
-        return forest.top_k(rows, k)
+        ids, weights = forest.top_k(rows, k)
+        return ids, self._read(weights)
 
     def edges(self, relation: int) -> tuple[Ints, Ints, Floats]:
         """All edges as (heads, tails, weights), sorted by head, then tail.
 
         An edge of a symmetric relation comes in both directions.
         """
-        forest = self._forward[self._relation(relation)]
-        vertices = np.arange(forest.num_vertices, dtype=np.int32)
-        indptr, ids, weights = forest.neighbors(vertices)
-        return np.repeat(vertices, np.diff(indptr)), ids, weights
+        heads, tails, weights = self._stored_edges(self._relation(relation))
+        return heads, tails, self._read(weights)
 
     def sample(
         self,
@@ -318,13 +350,13 @@ class DynamicGraph:
         snapshot.save(self, folder)
 
     @classmethod
-    def load(cls, folder: Path) -> "DynamicGraph":
+    def load(cls, folder: Path, *, threads: int = 1) -> "DynamicGraph":
         """The graph that `save` wrote: it answers and draws alike.
 
         Raises:
             ValueError: a file is missing, of another version, or not what was written.
         """
-        return snapshot.load(cls, folder)
+        return snapshot.load(cls, folder, threads=threads)
 
     def memory_report(self) -> dict[str, int]:
         """Bytes by part: of each relation's forests, of the id tables, and `total`."""
@@ -337,6 +369,8 @@ class DynamicGraph:
                 if forest is not None:
                     for part, size in forest.memory_report().items():
                         report[f"{relation.name}{suffix}.{part}"] = size
+        for vertex_type, features in self.features.items():
+            report[f"features.{vertex_type}"] = features.values.nbytes
         for vertex_type, table in self.ids.items():
             report[f"ids.{vertex_type}"] = table.nbytes()
         report["total"] = sum(report.values())
@@ -374,6 +408,28 @@ class DynamicGraph:
         if backward is not None:
             backward.apply(tails, heads, amounts, ops)
 
+    def _age(self, clock: Clock, amounts: Floats, time_ms: Longs) -> Floats:
+        """Weights as they are stored; moves the landmark where it is time."""
+        moved = clock.advance(time_ms)
+        if moved:
+            factor = 2.0 ** -min(moved, 2 * FAR)
+            for forest in self.forests().values():
+                forest.scale(factor)
+            log.info("moved the landmark of decay by %d half-lives", moved)
+        return clock.grow(amounts, time_ms)
+
+    def _today(self) -> np.float32:
+        return np.float32(1) if self.clock is None else self.clock.today()
+
+    def _read(self, weights: Floats) -> Floats:
+        return weights if self.clock is None else weights * self.clock.today()
+
+    def _stored_edges(self, number: int) -> tuple[Ints, Ints, Floats]:
+        forest = self._forward[number]
+        vertices = np.arange(forest.num_vertices, dtype=np.int32)
+        indptr, ids, weights = forest.neighbors(vertices)
+        return np.repeat(vertices, np.diff(indptr)), ids, weights
+
     def _make_room(self, batch: EdgeBatch) -> None:
         """Reserve for the whole batch, so that what fails for want of memory fails here."""
         for number, count in zip(*np.unique(batch.relation, return_counts=True), strict=True):
@@ -384,6 +440,11 @@ class DynamicGraph:
             if backward is not None:
                 backward.ensure_vertices(self.num_nodes(relation.tail))
                 backward.reserve(int(count))
+
+    def has_edges(self, relation: int, heads: AnyInts, tails: AnyInts) -> npt.NDArray[np.bool_]:
+        """Whether there is such an edge, shape (E,); arguments as in `weight`."""
+        forest, rows = self._row(relation, heads, False)
+        return forest.has(rows, self._vertices(self.relations[relation].tail, tails, "tails"))
 
     def _table(self, vertex_type: str) -> IdTable:
         if vertex_type not in self.ids:
@@ -419,16 +480,3 @@ class DynamicGraph:
                 f"{name}[{row}] is {ids[row]}: {vertex_type!r} has ids below {count} only"
             )
         return np.ascontiguousarray(ids, np.int32)
-
-
-def _rows(heads: Ints, tails: Ints, weights: Floats, count: int) -> tuple[Longs, Ints, Floats]:
-    """Edges as rows by head, sorted by tail, equal edges added up."""
-    keys = heads.astype(np.int64) << 32 | tails
-    order = np.argsort(keys, kind="stable")
-    keys, weights = keys[order], weights[order].astype(np.float32)
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    if len(first) < len(keys):
-        weights = np.add.reduceat(weights, first)
-        keys = keys[first]
-    indptr = np.searchsorted(keys, np.arange(count + 1, dtype=np.int64) << 32)
-    return indptr, (keys & 0x7FFFFFFF).astype(np.int32), weights

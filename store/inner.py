@@ -50,7 +50,7 @@ def route(words: Words, at: int, count: int, number: int) -> int:
     return low
 
 
-@inlined
+@kernel
 def total(mode: int, words: Words, at: int) -> float:
     """Sum of the weights below the node, leaf or inner, whose record starts at word `at`."""
     block, meta = wide(words[at]), wide(words[at + 1])

@@ -65,5 +65,7 @@ def inlined(function: Callable[..., R_co]) -> Kernel[R_co]:
     For the short steps of a hot path: an array takes seven machine words to hand over, so a call
     costs more than such a step does.
     """
-    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)(function)
+    # Python never calls it: without wrappers for that, it compiles sooner.
+    bare: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, **bare)(function)
     return cast("Kernel[R_co]", compiled)

@@ -140,7 +140,7 @@ def move(
     words[at + 2] = new_base
 
 
-@inlined
+@kernel
 def append(mode: int, words: Words, at: int, number: int, weight: float) -> None:
     """Add an edge to a leaf that has room, and can hold the id."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])

@@ -62,7 +62,10 @@ def pivot(numbers: Words, count: int) -> int:
                 j -= 1
         # Now all before i are below all from i on.
         if least <= i <= most and i <= high:
-            return wide(numbers[i : high + 1].min())
+            least_above = numbers[i]
+            for at in range(i + 1, high + 1):
+                least_above = min(least_above, numbers[at])
+            return wide(least_above)
         if j >= count // 2:
             high = j
         elif i <= count // 2:

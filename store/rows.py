@@ -21,7 +21,7 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel
-from store.lanes import borrow, single, wide
+from store.lanes import borrow, wide
 from store.samtree import MAX_HEIGHT, lookup
 
 Floats = npt.NDArray[np.float32]
@@ -163,7 +163,8 @@ def heaviest(
         record = 4 * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
         base = wide(table[record + 2])
-        best[:] = -1
+        for i in range(k):
+            best[i] = -1
         depth = first_leaf(mode, words, block, meta, path) if block else 0
         more = block != 0 and k > 0
         while more:
@@ -206,8 +207,8 @@ def sums(mode: int, table: Words, words: Words, vertices: Words, out: Floats) ->
 def lookups(
     mode: int, table: Words, words: Words, vertices: Words, numbers: Words, out: Floats
 ) -> None:
-    """Write the weight of each edge, 0 where there is none, shape (E,)."""
+    """Write the weight of each edge, -1 where there is none, shape (E,)."""
     table, words = borrow(table), borrow(words)
     for row in range(len(vertices)):
         found = lookup(mode, table, words, wide(vertices[row]), wide(numbers[row]))
-        out[row] = max(found, single(0))
+        out[row] = found

@@ -55,7 +55,7 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
     return depth
 
 
-@inlined
+@kernel
 def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> None:
     """Bring the sums and counts above a changed leaf up to date."""
     for d in range(depth - 1, -1, -1):

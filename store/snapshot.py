@@ -1,7 +1,7 @@
 """A graph on disk: arrays as .npy, the rest as JSON, a checksum for each file.
 
     graph.json             version, relations, settings, and CRC-32 and bytes of every file
-    ids.<type>.<array>.npy
+    ids.<type>.<array>.npy, features.<type>.npy
     <relation>.<direction>.<array>.npy
 
 Arrays are written as they are in memory, so a load gives the same trees, and the same draws.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from store.features import Features
 from store.ids import IdTable
 
 if TYPE_CHECKING:
@@ -40,8 +41,15 @@ def save(graph: "DynamicGraph", folder: Path) -> None:
         for name, array in forest.arrays().items():
             place = f"{key}.{name}.npy"
             files[place] = _write(folder / place, array)
+    for vertex_type, features in graph.features.items():
+        place = f"features.{list(graph.ids).index(vertex_type)}.npy"
+        files[place] = _write(folder / place, features.values)
+    clock = graph.clock
     head = {
         "version": VERSION,
+        "half_life_s": graph.half_life_s,
+        "landmark_ms": None if clock is None else clock.landmark_ms,
+        "now_ms": None if clock is None else clock.now_ms,
         "leaf_index": graph.leaf_index,
         "leaf_capacity": graph.leaf_capacity,
         "vertex_types": list(graph.ids),
@@ -54,7 +62,7 @@ def save(graph: "DynamicGraph", folder: Path) -> None:
     (folder / "graph.json").write_text(json.dumps(head, indent=1))
 
 
-def load(kind: "type[G]", folder: Path) -> G:
+def load(kind: "type[G]", folder: Path, *, threads: int = 1) -> G:
     """Read what `save` wrote.
 
     Raises:
@@ -74,12 +82,20 @@ def load(kind: "type[G]", folder: Path) -> G:
         [Relation(**one) for one in head["relations"]],
         leaf_index=head["leaf_index"],
         leaf_capacity=head["leaf_capacity"],
+        half_life_s=head["half_life_s"],
+        threads=threads,
     )
+    if graph.clock is not None:
+        graph.clock.landmark_ms, graph.clock.now_ms = head["landmark_ms"], head["now_ms"]
     for number, vertex_type in enumerate(head["vertex_types"]):
         arrays = {
             name: _read(folder, f"ids.{number}.{name}.npy", head["files"]) for name in _ID_ARRAYS
         }
         graph.ids[vertex_type] = IdTable.from_arrays(arrays)
+        place = f"features.{number}.npy"
+        if place in head["files"]:
+            graph.features[vertex_type] = Features()
+            graph.features[vertex_type].values = np.array(_read(folder, place, head["files"]))
     for key, forest in graph.forests().items():
         forest.restore(
             {name: _read(folder, f"{key}.{name}.npy", head["files"]) for name in forest.arrays()}

@@ -33,32 +33,6 @@ def workplace(shard: int) -> int:
     return UNIT * 2 * (shard + 1)
 
 
-@inlined
-def change_tree(
-    mode: int,
-    top: int,
-    table: Words,
-    words: Words,
-    pools: Longs,
-    heap: Longs,
-    op: int,
-    vertex: int,
-    number: int,
-    weight: float,
-    path: Longs,
-    scratch: Words,
-) -> int:
-    """Apply one change; returns 1 where an edge came, -1 where one went, else 0."""
-    shard = shard_of(vertex)
-    root = workplace(shard)
-    for i in range(RECORD):
-        words[root + i] = table[RECORD * vertex + i]
-    came = change(mode, top, words, pools, heap, shard, root, op, number, weight, path, scratch)
-    for i in range(RECORD):
-        table[RECORD * vertex + i] = words[root + i]
-    return came
-
-
 @kernel
 def apply_rows(
     mode: int,
@@ -103,20 +77,27 @@ def apply_rows(
             for line in range(0, 64, 16):
                 prefetch(words, ahead + line)
         e = order[at]
-        came += change_tree(
+        vertex = wide(vertices[e])
+        shard = shard_of(vertex)
+        root, record = workplace(shard), RECORD * vertex
+        for i in range(RECORD):
+            words[root + i] = table[record + i]
+        came += change(
             mode,
             top,
-            table,
             words,
             pools,
             heap,
+            shard,
+            root,
             wide(ops[e]),
-            wide(vertices[e]),
             wide(numbers[e]),
             amounts[e],
             path,
             scratch,
         )
+        for i in range(RECORD):
+            table[record + i] = words[root + i]
         at += 1
     ways[0, 0] = room[0] = 0  # their last use
     progress[0] = at
@@ -131,12 +112,15 @@ def deal(vertices: Words, order: Words, starts: Longs) -> None:
         order: written, shape (E,).
         starts: written: where each shard's rows start, shape (SHARDS + 1,).
     """
-    starts[:] = 0
+    place = np.empty(SHARDS, np.int64)
+    for shard in range(SHARDS + 1):
+        starts[shard] = 0
     for i in range(len(vertices)):
         starts[shard_of(wide(vertices[i])) + 1] += 1
     for shard in range(SHARDS):
         starts[shard + 1] += starts[shard]
-    place = starts.copy()
+    for shard in range(SHARDS):
+        place[shard] = starts[shard]
     for i in range(len(vertices)):
         shard = shard_of(wide(vertices[i]))
         order[place[shard]] = i
@@ -156,7 +140,8 @@ def sort_rows(
     counts = np.empty(2049, np.int64)
     shift = 0
     while most >> shift > 0:
-        counts[:] = 0
+        for i in range(2049):
+            counts[i] = 0
         for i in range(first, last):
             counts[((vertices[order[i]] >> shift) & 2047) + 1] += 1
         counts[0] = first
@@ -166,5 +151,6 @@ def sort_rows(
             digit = (vertices[order[i]] >> shift) & 2047
             spare[counts[digit]] = order[i]
             counts[digit] += 1
-        order[first:last] = spare[first:last]
+        for i in range(first, last):
+            order[i] = spare[i]
         shift += 11

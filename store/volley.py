@@ -1,9 +1,9 @@
 """All weighted draws of a row at once, for the 16-ary index: what makes sampling fast.
 
 A draw waits for a cache line at each step: a node's sums, its weights, the child's record. One
-after the other, ten draws wait ten times. Here the draws of a row take each step together: every line
-that the next step needs is asked for before the first is looked at. Draws are bit by bit those of
-`draws.draw_weighted`.
+after the other, ten draws wait ten times. Here the draws of a row take each step together: every
+line that the next step needs is asked for before the first is looked at. Draws are bit by bit those
+of `draws.draw_weighted`.
 """
 
 import numpy as np
@@ -195,7 +195,8 @@ def draw_volleys(
             some = min(WIDTH, k - skip)
             to = row * k + skip
             if block == 0:
-                out[to : to + some] = -1
+                for j in range(some):
+                    out[to + j] = -1
             elif level_of(meta) == 0 and capacity <= 16:
                 small_row(words, where, meta, base, key, skip, some, out, to, scanned)
             elif level_of(meta) == 0 and capacity <= 256:

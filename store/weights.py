@@ -6,11 +6,11 @@ branch is always foreseen, and one compile serves all three.
 
 from store import cstable, fstable, sums16
 from store.blocks import CUMULATIVE, SUMS, Words
-from store.jit import inlined, kernel
+from store.jit import kernel
 from store.lanes import load_float, single, store_float
 
 
-@inlined
+@kernel
 def get(mode: int, words: Words, at: int, slot: int) -> float:
     """Weight of a slot."""
     if mode == SUMS:
@@ -20,7 +20,7 @@ def get(mode: int, words: Words, at: int, slot: int) -> float:
     return fstable.get(words, at, slot)
 
 
-@inlined
+@kernel
 def put(
     mode: int, words: Words, at: int, capacity: int, count: int, slot: int, weight: float
 ) -> None:
@@ -33,7 +33,7 @@ def put(
         fstable.add(words, at, count, slot, single(weight) - fstable.get(words, at, slot))
 
 
-@inlined
+@kernel
 def add(
     mode: int, words: Words, at: int, capacity: int, count: int, slot: int, change: float
 ) -> None:
@@ -65,7 +65,7 @@ def pop(mode: int, words: Words, at: int, capacity: int, count: int) -> None:
         sums16.pop(words, at, capacity, count)
 
 
-@inlined
+@kernel
 def total(mode: int, words: Words, at: int, capacity: int, count: int) -> float:
     """Sum of `count` weights."""
     if mode == SUMS:
