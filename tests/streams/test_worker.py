@@ -11,54 +11,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.settings import PretrainConfig
 from serve.reader import EmbeddingReader
 from streams import checkpoint
-from streams.bootstrap import History, bootstrap
-from streams.coplay import Pairing
-from streams.data import Dataset
 from streams.demo.stage import open_stage
 from streams.embedded import spawn
 from streams.events import CoPlay
 from streams.producer import Producer
-from streams.settings import GraphSettings
 from streams.snapshot import load_snapshot
 from streams.state import COPLAY, State
 from tests.servers import wait_until
-
-TITLES, USERS, PLAYS = 40, 20, 600
-QUICK = PretrainConfig(transe_steps=20, steps=20)
-
-
-def small_data() -> Dataset:
-    rng = np.random.default_rng(3)
-    kinds = ["Comedy", "Drama", "Crime", "Western"]
-    return Dataset(
-        users=[f"u{n}" for n in range(USERS)],
-        titles=[f"m{n}" for n in range(TITLES)],
-        names=[f"Film {n}" for n in range(TITLES)],
-        years=np.full(TITLES, 1999),
-        concepts=[{"genre": [kinds[n % 4]], "director": [f"d{n % 7}"]} for n in range(TITLES)],
-        play_users=np.sort(rng.integers(0, USERS, PLAYS)),
-        play_titles=rng.integers(0, TITLES, PLAYS),
-        play_ratings=np.ones(PLAYS, np.float32),
-        play_time_ms=np.arange(PLAYS, dtype=np.int64) * 1000,
-    )
+from tests.streams.small import TITLES, small_checkpoint
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("stage")
-    data = small_data()
-    bootstrap(
-        History(data, np.arange(PLAYS), np.arange(TITLES)),
-        folder / "checkpoints",
-        graph=GraphSettings(),
-        pairing=Pairing(),
-        config=QUICK,
-        seed=0,
-        report=lambda *_: None,
-    )
+    small_checkpoint(folder / "checkpoints")
     return folder
 
 

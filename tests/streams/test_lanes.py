@@ -1,0 +1,223 @@
+"""The two lanes against a real Redis: what is dirty goes out, and nothing is lost with Redis."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from model.inference import Embedder
+from serve.publisher import Publisher
+from serve.reader import EmbeddingReader
+from streams.embedded import RedisServer
+from streams.events import CatalogEntry, CoPlays, Retirement
+from streams.metrics import Metrics
+from streams.refresh import RefreshLane
+from streams.settings import GraphSettings, RefreshSettings, TrainingSettings
+from streams.snapshot import Snapshot, load_snapshot
+from streams.training import TrainingLane
+from tests.servers import connect, wait_until
+from tests.streams.small import TITLES, small_checkpoint
+
+NOW_MS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    root = tmp_path_factory.mktemp("lanes")
+    small_checkpoint(root)
+    return root
+
+
+@pytest.fixture
+def snapshot(checkpoints) -> Snapshot:
+    return load_snapshot(checkpoints, GraphSettings())
+
+
+@pytest.fixture
+def lane(snapshot, redis_client) -> RefreshLane:
+    embedder = Embedder(snapshot.model)
+    embedder.full(snapshot.state.graph)
+    publisher = Publisher(redis_client, "main")
+    lane = RefreshLane(
+        snapshot.state, embedder, publisher, Metrics(), RefreshSettings(), step=snapshot.step
+    )
+    lane.open_space()
+    lane.tick()
+    return lane
+
+
+def training_of(snapshot: Snapshot, lane: RefreshLane, **settings: object) -> TrainingLane:
+    return TrainingLane(
+        snapshot.state,
+        lane,
+        snapshot.trainer,
+        Metrics(),
+        TrainingSettings(min_fresh=10, steps=2, **settings),
+        model=snapshot.model,
+        step=snapshot.step,
+    )
+
+
+def play(snapshot: Snapshot, pairs: int) -> None:
+    rng = np.random.default_rng(1)
+    a = rng.integers(0, TITLES, pairs)
+    b = (a + 1 + rng.integers(0, TITLES - 1, pairs)) % TITLES
+    columns = CoPlays(
+        [f"m{n}" for n in a],
+        [f"m{n}" for n in b],
+        np.ones(pairs, np.float32),
+        np.full(pairs, NOW_MS),
+        np.zeros(pairs, np.int32),
+    )
+    snapshot.state.apply_coplays(columns, np.full(pairs, NOW_MS))
+
+
+def publish(snapshot: Snapshot, *entries: CatalogEntry) -> None:
+    snapshot.state.apply_catalog(list(entries), np.full(len(entries), NOW_MS))
+
+
+def test_the_space_is_live_once_every_title_is_in_it(lane, redis_client):
+    titles, matrix = EmbeddingReader(redis_client).all()
+
+    assert len(titles) == TITLES
+    assert np.isfinite(matrix).all()
+    assert lane.settled
+
+
+def test_a_new_title_goes_out_with_the_next_tick(lane, snapshot, redis_client):
+    publish(snapshot, CatalogEntry(title="new", time_ms=NOW_MS, concepts={"genre": ["Crime"]}))
+
+    lane.tick()
+
+    batch = EmbeddingReader(redis_client).get_many(["new"])
+    assert batch.found[0]
+    assert batch.versions.time_ms[0] == NOW_MS
+
+
+def test_a_refresh_gives_what_a_full_inference_gives(lane, snapshot, redis_client):
+    play(snapshot, 30)
+    publish(snapshot, CatalogEntry(title="new", time_ms=NOW_MS, concepts={"genre": ["Crime"]}))
+
+    lane.tick()
+
+    full = Embedder(snapshot.model)
+    full.full(snapshot.state.graph)
+    new = snapshot.state.graph.ids["title"].find(["new"])
+    published = EmbeddingReader(redis_client).get_many(["new"]).matrix
+    np.testing.assert_allclose(published, full.vectors(new), atol=1e-4)  # float32, two layers
+
+
+def test_a_retired_title_goes_and_may_come_again(lane, snapshot, redis_client):
+    reader = EmbeddingReader(redis_client)
+    publish(snapshot, Retirement(title="m1", time_ms=NOW_MS))
+    lane.tick()
+    gone = reader.get_many(["m1"]).found[0]
+
+    publish(snapshot, CatalogEntry(title="m1", time_ms=NOW_MS + 1, concepts={"genre": ["Drama"]}))
+    lane.tick()
+
+    assert not gone
+    assert reader.get_many(["m1"]).found[0]
+
+
+def test_a_retired_titles_slot_means_the_next_title_and_nothing_of_the_last(lane, snapshot):
+    old = snapshot.state.graph.ids["title"].find(["m1"])
+    before = lane.embedder.vectors(old)
+    play(snapshot, 200)
+
+    publish(
+        snapshot,
+        Retirement(title="m1", time_ms=NOW_MS),
+        CatalogEntry(title="other", time_ms=NOW_MS, concepts={"genre": ["Western"]}),
+    )
+    lane.tick()
+
+    new = snapshot.state.graph.ids["title"].find(["other"])
+    assert new.tolist() == old.tolist()
+    assert not np.allclose(lane.embedder.vectors(new), before)
+    assert not any(np.isin(old, [*pairs.a, *pairs.b]) for pairs in snapshot.state.fresh)
+
+
+def test_a_flushed_redis_is_filled_again_without_anyone_asking(lane, redis_client):
+    thread = threading.Thread(target=lane.run)
+    thread.start()
+
+    redis_client.flushall()
+
+    def filled() -> bool:
+        return bool(redis_client.exists("upwell:current")) and lane.settled
+
+    wait_until(filled, "the space is live again")
+    lane.stop()
+    thread.join()
+    assert len(EmbeddingReader(redis_client).all()[0]) == TITLES
+
+
+def test_while_redis_is_away_titles_stay_dirty_and_go_out_when_it_is_back(snapshot):
+    server = RedisServer()
+    with server:
+        client = connect(server.url, timeout_s=0.2, retries=0)
+        embedder = Embedder(snapshot.model)
+        embedder.full(snapshot.state.graph)
+        publisher = Publisher(client, "main")
+        lane = RefreshLane(
+            snapshot.state, embedder, publisher, Metrics(), RefreshSettings(), step=0
+        )
+        lane.open_space()
+        lane.tick()
+        port = server.port
+    thread = threading.Thread(target=lane.run)
+    thread.start()
+    publish(snapshot, CatalogEntry(title="new", time_ms=NOW_MS, concepts={"genre": ["Crime"]}))
+    lane.wake()
+    wait_until(lambda: lane.last_error is not None, "the lane has noticed")
+
+    with RedisServer(port=port) as again:
+        reader = EmbeddingReader(connect(again.url))
+        wait_until(lambda: lane.settled, "all is published again", within_s=30)
+        found = reader.get_many(["new", "m3"]).found
+        lane.stop()
+        thread.join()
+
+    assert found.all()
+
+
+def test_a_cycle_hands_new_weights_to_the_lane(lane, snapshot, redis_client):
+    play(snapshot, 400)
+    training = training_of(snapshot, lane)
+
+    training.cycle()
+    lane.tick()
+
+    told = training.last_cycles[-1]
+    assert told["verdict"] in ("passed", "refused")
+    steps = EmbeddingReader(redis_client).get_many(["m3", "m4"]).versions.step
+    want = 2 if told["verdict"] == "passed" else 0
+    assert steps.tolist() == [want, want]
+
+
+def test_too_few_fresh_co_plays_wait_for_the_next_cycle(lane, snapshot):
+    play(snapshot, 5)
+    training = training_of(snapshot, lane)
+
+    training.cycle()
+
+    assert training.cycles == 0
+    assert snapshot.state.fresh_count() == 5
+
+
+def test_a_failed_cycle_is_told_and_the_next_one_runs(lane, snapshot, monkeypatch):
+    play(snapshot, 50)
+    training = training_of(snapshot, lane, cycle_s=0.05)
+    monkeypatch.setattr(
+        snapshot.trainer, "cycle", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory"))
+    )
+    thread = threading.Thread(target=training.run)
+    thread.start()
+
+    wait_until(lambda: training.cycles >= 1, "the cycle was told")
+    training.stop()
+    thread.join()
+
+    assert training.last_cycles[0]["verdict"] == "failed"
+    assert training.last_cycles[0]["reason"] == "no memory"
