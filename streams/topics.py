@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -83,7 +84,7 @@ def wait_for_broker(
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
             refusals.append(error.str())
 
-    config = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": on_error}
+    config: dict[str, Any] = {"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": on_error}
     while True:
         admin = AdminClient({**config, **(client or {})})
         left_s = timeout_s - (time.monotonic() - start)
