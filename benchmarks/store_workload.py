@@ -13,12 +13,13 @@ ADD, SET, DELETE = 0, 1, 2
 
 @dataclass(frozen=True)
 class Workload:
-    """Edges (heads, tails, weights) that are loaded, changes (…, ops), and seeds of draws.
+    """Edges that are loaded, changes to them, edges to grow by, and seeds of draws.
 
     Attributes:
         heads, tails: int32, shape (E,), no edge twice.
         weights: float32, shape (E,).
-        to_heads, to_tails, to_weights, ops: changes, shape (U,).
+        to_heads, to_tails, to_weights, ops: changes (0 insert, 1 reweight, 2 delete), shape (U,).
+        new_heads, new_tails, new_weights: edges that are not loaded, shape (E // 5,).
         seeds: vertices with edges, with repeats, shape (100_000,), int32.
         few_seeds: such vertices without repeats, shape (4096,), int32.
     """
@@ -31,6 +32,9 @@ class Workload:
     to_tails: np.ndarray
     to_weights: np.ndarray
     ops: np.ndarray
+    new_heads: np.ndarray
+    new_tails: np.ndarray
+    new_weights: np.ndarray
     seeds: np.ndarray
     few_seeds: np.ndarray
 
@@ -71,6 +75,9 @@ def make(vertices: int = 200_000, edges: int = 5_000_000, *, seed: int = 7) -> W
         all_tails[row],
         np.exp(rng.standard_normal(changes)).astype(np.float32),
         ops,
+        all_heads[edges:],
+        all_tails[edges:],
+        weights[edges:],
         rng.choice(present, 100_000).astype(np.int32),
         rng.choice(present, min(4096, len(present)), replace=False).astype(np.int32),
     )

@@ -47,6 +47,18 @@ _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
 
 
+class _One:
+    """The arrays of a batch of one row, made once."""
+
+    def __init__(self) -> None:
+        self.order = np.zeros(1, np.int32)
+        self.vertices = np.zeros(1, np.int32)
+        self.numbers = np.zeros(1, np.int32)
+        self.amounts = np.zeros(1, np.float32)
+        self.ops = np.zeros(1, np.uint8)
+        self.progress = np.array([0, 1, 0, 0], np.int64)
+
+
 class Forest:
     """Weighted edges from dense vertices to ids in 0..MAX_ID.
 
@@ -78,6 +90,7 @@ class Forest:
         self._top = int(class_of(leaf_capacity))
         self._count = 0
         self._edges = 0
+        self._one = _One()
         self._table = GrowingWords(1024)
         inner = int(inner_units(self._mode, leaf_capacity))
         widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, 0)))
@@ -147,6 +160,18 @@ class Forest:
             left = [progress for progress in left if progress[0] < progress[1]]
             for progress in left:
                 progress[2] = 0
+
+    def change(self, vertex: int, number: int, amount: float, op: int) -> None:
+        """Apply one change, without the arrays of a batch; arguments as in `apply`."""
+        one = self._one
+        one.vertices[0], one.numbers[0], one.amounts[0], one.ops[0] = vertex, number, amount, op
+        progress = one.progress
+        progress[0] = progress[2] = 0
+        heap = self._heap
+        if heap[LIMIT] - heap[NEXT] < heap[updates.NEED]:
+            self._grow(1024)
+        self._run(one.order, one.order, one.vertices, one.numbers, one.amounts, one.ops, progress)
+        self._edges += int(progress[2])
 
     def build(self, indptr: Longs, ids: Ints, amounts: Floats) -> None:
         """Fill the forest, which is empty, from rows that are sorted by id and hold none twice.
@@ -332,7 +357,7 @@ class Forest:
         """Have `units` and what one change needs never given out."""
         heap = self._heap
         # Slabs grow with the arena: few for the threads to fetch, and none large in a small one.
-        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (8 * updates.SHARDS)))
+        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (64 * updates.SHARDS)))
         heap[SLAB] = slab & ~1
         # One change may split a node at every level, and open a new slab for each block.
         threads = min(self._workers.threads, updates.SHARDS)
