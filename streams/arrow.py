@@ -6,8 +6,11 @@ streams/events.py, which calls this.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -34,6 +37,57 @@ def read_columns(
     Raises:
         ArrowError: no stream, a column is missing or of another type, a null, too many rows.
     """
+    return {name: column.to_pylist() for name, column in _read(value, required, optional).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Two columns of names and any of numbers, N rows, with each name once.
+
+    Attributes:
+        names: each one that occurs, M strings.
+        first, second: rows of `names`, shape (N,), int32.
+        numbers: the other columns by name, shape (N,), int64 or float64.
+    """
+
+    names: list[str]
+    first: npt.NDArray[np.int32]
+    second: npt.NDArray[np.int32]
+    numbers: dict[str, npt.NDArray[Any]]
+
+
+def read_packed(
+    value: bytes | None, first: str, second: str, numbers: Mapping[str, type], optional: str
+) -> Packed:
+    """The columns of an Arrow stream without a Python object a row: several times faster.
+
+    Args:
+        value: the stream's bytes.
+        first, second: names of the columns of names.
+        numbers: the columns of numbers -> `int` or `float`; the one called `optional` may be
+            missing. A null is an error in all of them.
+
+    Raises:
+        ArrowError: as for `read_columns`.
+    """
+    required: dict[str, type] = {first: str, second: str}
+    required |= {name: kind for name, kind in numbers.items() if name != optional}
+    columns = _read(value, required, {optional: numbers[optional]})
+    nulls = [name for name, column in columns.items() if column.null_count]
+    if nulls:
+        raise ArrowError(f"column {nulls[0]!r} has {columns[nulls[0]].null_count} nulls")
+    both = pa.chunked_array([*columns.pop(first).chunks, *columns.pop(second).chunks], pa.string())
+    encoded = both.combine_chunks().dictionary_encode()
+    index = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    rows = len(index) // 2
+    found = {name: column.to_numpy() for name, column in columns.items()}
+    return Packed(encoded.dictionary.to_pylist(), index[:rows], index[rows:], found)
+
+
+def _read(
+    value: bytes | None, required: Mapping[str, type], optional: Mapping[str, type]
+) -> dict[str, Any]:
+    """The named columns, checked and of the types that are wanted, as Arrow's chunked arrays."""
     if not value:
         raise ArrowError("empty value")
     try:
@@ -46,7 +100,7 @@ def read_columns(
                     raise ArrowError(f"more than {MAX_ROWS} rows in one message")
                 batches.append(batch)
             table = pa.Table.from_batches(batches, reader.schema)
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Any] = {}
         for name, kind in {**required, **optional}.items():
             found = table.schema.get_all_field_indices(name)
             if not found and name in optional:
@@ -69,7 +123,7 @@ def encode_columns(columns: Mapping[str, Any]) -> bytes:
     return encoded
 
 
-def _column(name: str, column: Any, kind: type, optional: bool) -> list[Any]:
+def _column(name: str, column: Any, kind: type, optional: bool) -> Any:
     if column.null_count and not optional:
         raise ArrowError(f"column {name!r} has {column.null_count} nulls")
     if pa.types.is_dictionary(column.type):
@@ -87,5 +141,4 @@ def _column(name: str, column: Any, kind: type, optional: bool) -> list[Any]:
     column = column.cast(_CAST[kind])
     if kind is float and pa.compute.any(pa.compute.invert(pa.compute.is_finite(column))).as_py():
         raise ArrowError(f"column {name!r} has values that are not finite")
-    values: list[Any] = column.to_pylist()
-    return values
+    return column

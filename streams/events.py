@@ -21,6 +21,8 @@ Times are milliseconds since the Unix epoch.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -28,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streams.arrow import CONTENT_TYPE as ARROW
-from streams.arrow import ArrowError, read_columns
+from streams.arrow import ArrowError, read_columns, read_packed
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -191,6 +193,7 @@ class DecodedPlays:
 _coplay = msgspec.json.Decoder(CoPlay)
 _play = msgspec.json.Decoder(Play)
 _entry = msgspec.json.Decoder(CatalogEntry)
+_headers_of = attrgetter("headers")
 _encoder = msgspec.json.Encoder()
 
 encode = _encoder.encode
@@ -208,6 +211,65 @@ def decode_coplays(
     Args:
         max_skew_s: an event that lies further after its own append time is dead.
     """
+    if not any(map(_headers_of, messages)):
+        return _decode_each(messages, max_skew_s)
+    parts: list[DecodedCoPlays] = []
+    starts: list[int] = []
+    for arrow, run in groupby(range(len(messages)), lambda row: _carries_arrow(messages[row])):
+        rows = list(run)
+        for some in ([row] for row in rows) if arrow else [rows]:
+            part = messages[some[0] : some[-1] + 1]
+            found = _decode_columns(part[0], max_skew_s) if arrow else None
+            parts.append(_decode_each(part, max_skew_s) if found is None else found)
+            starts.append(some[0])
+    if len(parts) == 1:
+        return parts[0]
+    pairs = CoPlays(
+        a=list(chain.from_iterable(part.pairs.a for part in parts)),
+        b=list(chain.from_iterable(part.pairs.b for part in parts)),
+        weight=np.concatenate([part.pairs.weight for part in parts]),
+        time_ms=np.concatenate([part.pairs.time_ms for part in parts]),
+        row=np.concatenate(
+            [part.pairs.row + np.int32(start) for part, start in zip(parts, starts, strict=True)]
+        ),
+    )
+    append_ms = np.concatenate([part.append_ms for part in parts])
+    return DecodedCoPlays(pairs, append_ms, [letter for part in parts for letter in part.dead])
+
+
+def _decode_columns(message: Message, max_skew_s: float) -> DecodedCoPlays | None:
+    """An Arrow message without an object an event; None where any of it may be wrong."""
+    numbers = {"time_ms": int, "weight": float}
+    try:
+        packed = read_packed(message.value, "a", "b", numbers, "weight")
+    except ArrowError:
+        return None
+    time_ms, weight = packed.numbers["time_ms"], packed.numbers.get("weight")
+    if weight is None:
+        weight = np.ones(len(time_ms))
+    latest_ms = min(MAX_TIME_MS, message.timestamp_ms + int(max_skew_s * 1000))
+    good = (
+        all(0 < len(name) <= MAX_ID for name in packed.names)
+        and _clean(packed.names)
+        and ((time_ms >= 0) & (time_ms <= latest_ms)).all()
+        and ((weight >= MIN_WEIGHT) & (weight <= MAX_WEIGHT)).all()
+        and (packed.first != packed.second).all()
+    )
+    if not good:
+        return None
+    names = np.array(packed.names, object)
+    pairs = CoPlays(
+        a=names[packed.first].tolist(),
+        b=names[packed.second].tolist(),
+        weight=weight.astype(np.float32),
+        time_ms=time_ms,
+        row=np.zeros(len(time_ms), np.int32),
+    )
+    return DecodedCoPlays(pairs, np.full(len(time_ms), message.timestamp_ms, np.int64), [])
+
+
+def _decode_each(messages: Sequence[Message], max_skew_s: float) -> DecodedCoPlays:
+    """Event by event, with the reason for each that is wrong."""
     events: list[CoPlay] = []
     rows: list[int] = []
     dead: dict[int, DeadLetter] = {}
@@ -358,6 +420,10 @@ def _check_time(time_ms: int, append_ms: int, max_skew_s: float) -> None:
 def _clean(texts: list[str]) -> bool:
     """Whether there is surely no control character; one call for a whole column."""
     return "".join(texts).isprintable()
+
+
+def _carries_arrow(message: Message) -> bool:
+    return message.headers is not None and _is_arrow(message.headers)
 
 
 def _is_arrow(headers: list[tuple[str, bytes | None]]) -> bool:

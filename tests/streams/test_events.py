@@ -127,6 +127,53 @@ def test_an_arrow_column_may_be_a_dictionary_and_its_time_a_timestamp():
     assert got.pairs.weight.tolist() == [2.0, 1.0]
 
 
+NAMES = st.sampled_from(
+    ["1", "2", "\u00e9", "x" * 256, "x" * 257, "\u00e9" * 256, "", "\n", "\u2028"]
+)
+WEIGHTS = st.sampled_from([1.0, 0.25, 1e-6, 1e6, 1e-7, 2e6, -1.0, 0.0])
+TIMES = st.sampled_from([0, NOW, NOW + 3_600_000, NOW + 3_600_001, -1, 2**60])
+
+
+@given(st.lists(st.tuples(NAMES, NAMES, WEIGHTS, TIMES), max_size=4), st.booleans())
+def test_an_arrow_message_holds_what_json_messages_of_its_rows_would(rows, weighted):
+    columns = {
+        "a": pa.array([a for a, _, _, _ in rows], pa.string()),
+        "b": pa.array([b for _, b, _, _ in rows], pa.string()),
+        "time_ms": pa.array([time_ms for _, _, _, time_ms in rows], pa.int64()),
+    }
+    if weighted:
+        columns["weight"] = pa.array([weight for _, _, weight, _ in rows], pa.float64())
+    alone = [
+        message(
+            json.dumps(
+                {"a": a, "b": b, "time_ms": t} | ({"weight": w} if weighted else {})
+            ).encode()
+        )
+        for a, b, w, t in rows
+    ]
+
+    got = decode_coplays([message(encode_columns(columns), headers=ARROW)])
+    want = decode_coplays(alone)
+
+    assert bool(got.dead) == bool(want.dead)
+    if not got.dead:
+        assert (got.pairs.a, got.pairs.b) == (want.pairs.a, want.pairs.b)
+        assert got.pairs.weight.tolist() == want.pairs.weight.tolist()
+        assert got.pairs.time_ms.tolist() == want.pairs.time_ms.tolist()
+        assert got.append_ms.tolist() == want.append_ms.tolist()
+
+
+def test_an_arrow_stream_without_a_batch_is_no_event():
+    schema = pa.schema({"a": pa.string(), "b": pa.string(), "time_ms": pa.int64()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema):
+        pass
+
+    got = decode_coplays([message(sink.getvalue().to_pybytes(), headers=ARROW)])
+
+    assert (len(got.pairs), got.dead) == (0, [])
+
+
 BAD_ARROWS = {
     "not Arrow": (b"abc", "no Arrow stream"),
     "cut short": (encode_columns({"a": ["1"], "b": ["2"], "time_ms": [1]})[:300], ""),
