@@ -1,12 +1,12 @@
 """The loss of link prediction: a softmax over all titles, or an estimate of it from a sample.
 
 For a title i and one played with it, t, the model's probability is exp(s_it) / Z_i, where Z_i sums
-exp(s_ik) over all titles k but i. A step takes some sources i with several targets each, since Z_i
-is the dear part and is shared by them. Where the titles are few, Z_i is exact. Else its targets
-enter as they are and the rest is estimated from *candidates* k, each weighted by 1 / (expected
-number of its draws): the logQ correction. Half of the draws are even, half by popularity: even ones
-alone hardly ever meet a rival of a popular title. A candidate that is a target of i, or i, is
-masked.
+exp(s_ik) over all titles k but i. Where the titles are few, Z_i is exact, and a step takes some
+sources i with all that was counted of them (`exact_softmax`). Else it takes some targets of each,
+since Z_i is the dear part and is shared by them: the targets enter as they are, and the rest is
+estimated from *candidates* k, each weighted by 1 / (expected number of its draws): the logQ
+correction. Half of the draws are even, half by popularity: even ones alone hardly ever meet a rival
+of a popular title. A candidate that is a target of i, or i, is masked.
 
 Source of the correction: Y. Bengio, J.-S. Senecal, "Adaptive Importance Sampling to Accelerate
 Training of a Neural Probabilistic Language Model", IEEE Trans. Neural Networks 19(4), 2008.
@@ -68,6 +68,25 @@ class CandidateSampler:
             drawn = torch.cat([drawn, hit.clamp(max=self.titles - 1)])
         title_K, count_K = torch.unique(drawn, return_counts=True)
         return Candidates(title_K, torch.log(count_K) - self.log_expected_T[title_K])
+
+
+def exact_softmax(z_TD: Tensor, source_S: Tensor, share_ST: Tensor, weight_S: Tensor) -> Tensor:
+    """Cross entropy of P(target | source), as it was counted, to the model's; a scalar.
+
+    Nothing is drawn but the sources: with a few targets of each, their noise would be most of the
+    gradient.
+
+    Args:
+        z_TD: vectors of all titles.
+        source_S: different titles, int64.
+        share_ST: P(target | source); rows sum to 1.
+        weight_S: of each source in the mean; sums to 1.
+    """
+    logit_ST = z_TD.index_select(0, source_S) @ z_TD.T
+    hit_S = (logit_ST * share_ST).sum(1)
+    total_S = torch.logsumexp(logit_ST.scatter(1, source_S.unsqueeze(1), -torch.inf), 1)
+    loss: Tensor = (weight_S * (total_S - hit_S)).sum()
+    return loss
 
 
 def sampled_softmax(

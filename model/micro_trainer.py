@@ -6,7 +6,9 @@
     4. embed  everything with the new weights
     5. gate   fresh pairs that were held back, drift, norms, NaN; what fails is dropped
 
-Replay keeps what is rare of late from being forgotten. Distillation keeps the space comparable: a
+Replay keeps what is rare of late from being forgotten: the reservoir, a fair sample over all time,
+says which titles of the past come into the subgraph, and the graph, what was played with them; the
+reservoir's own pairs are too few to be learnt from. Distillation keeps the space comparable: a
 consumer may hold vectors of several versions. The optimiser's moments stay warm between cycles, by
 row, and are rolled back with the weights.
 
@@ -209,9 +211,9 @@ class MicroTrainer:
             student.bind(graph)
             subgraph = self._sample(graph, train)
             outside = _outside(graph, subgraph, published)
+            old_pairs = Pairs.of_graph(graph, subgraph, less=gate)
         clock("sample")
         fresh_pairs = Pairs.inside(subgraph, train)
-        old_pairs = Pairs.inside(subgraph, self.reservoir.pairs)
         self.reservoir.add(fresh)
         sources = self._mix(fresh_pairs, old_pairs)
         if not sources or not self.config.steps:

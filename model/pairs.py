@@ -3,31 +3,38 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.batch import GraphBatch
-from model.losses import CandidateSampler, distillation, sampled_softmax
+from model.losses import CandidateSampler, distillation, exact_softmax, sampled_softmax
 from model.positives import Positives
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig
 from partition.hasp import HaspSubgraph
+from partition.neighbourhood import Int64s
+from store.graph import DynamicGraph
+
+NOTHING = 1e-4  # a weight that is left by rounding only
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Positives between the titles of one subgraph, by source; each pair stands both ways.
+    """Positives between the titles of one subgraph, by source; each pair stands both ways, once.
 
     Attributes:
         source: local titles that have pairs, ascending, shape (S,), int64.
         ptr: targets of `source[s]` are ptr[s]:ptr[s + 1], shape (S + 1,), int64.
-        target: local titles, shape (2 P,), int64.
-        cumulative: running sum of the weights over all targets, shape (2 P + 1,), float64.
+        target: local titles, shape (Q,), int64.
+        weight: summed over all positives of the pair, shape (Q,), float32.
+        cumulative: running sum of the weights, shape (Q + 1,), float64.
     """
 
     source: Tensor
     ptr: Tensor
     target: Tensor
+    weight: Tensor
     cumulative: Tensor
 
     @classmethod
@@ -35,22 +42,62 @@ class Pairs:
         """Those positives whose both ends are in `graph`."""
         a, b = graph.local(positives.a), graph.local(positives.b)
         rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
-        source = np.concatenate([a[rows], b[rows]])
+        titles = max(len(graph.titles), 1)
+        low, high = np.minimum(a[rows], b[rows]), np.maximum(a[rows], b[rows])
+        code, back = np.unique(low * titles + high, return_inverse=True)
+        summed = np.bincount(back, positives.weight[rows], minlength=len(code))
+        low, high = code // titles, code % titles
+        source = np.concatenate([low, high])
         order = np.argsort(source, kind="stable")
-        target = np.concatenate([b[rows], a[rows]])[order]
-        weight = np.concatenate([positives.weight[rows]] * 2)[order]
-        unique, first = np.unique(source[order], return_index=True)
-        cumulative = np.zeros(len(target) + 1)
+        return cls._of(
+            source[order], np.concatenate([high, low])[order], np.concatenate([summed] * 2)[order]
+        )
+
+    @classmethod
+    def of_graph(cls, graph: DynamicGraph, subgraph: HaspSubgraph, less: Positives) -> "Pairs":
+        """All co-plays that the graph holds between titles of `subgraph`, by their weight there.
+
+        Args:
+            less: pairs whose weight is taken off again, since they are held back.
+        """
+        titles = len(subgraph.titles)
+        codes, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for number, relation in enumerate(graph.relations):
+            if relation.symmetric:
+                indptr, others, weight = graph.neighbors(number, subgraph.titles)
+                source = np.repeat(np.arange(titles), np.diff(indptr))
+                target = subgraph.local(others)
+                keep = (target >= 0) & (target != source)
+                codes.append(source[keep] * titles + target[keep])
+                weights.append(weight[keep])
+        code, weight = np.concatenate(codes), np.concatenate(weights)
+        order = np.argsort(code, kind="stable")
+        code, weight = code[order], weight[order].astype(np.float64)
+        a, b = subgraph.local(less.a), subgraph.local(less.b)
+        rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
+        off = np.concatenate([a[rows] * titles + b[rows], b[rows] * titles + a[rows]])
+        at = np.minimum(np.searchsorted(code, off), max(len(code) - 1, 0))
+        there = np.flatnonzero(code[at] == off) if len(code) else np.zeros(0, np.int64)
+        np.subtract.at(weight, at[there], np.concatenate([less.weight[rows]] * 2)[there])
+        left = np.flatnonzero(weight > NOTHING)
+        return cls._of(code[left] // titles, code[left] % titles, weight[left])
+
+    @classmethod
+    def _of(cls, source: Int64s, target: Int64s, weight: npt.NDArray[np.floating]) -> "Pairs":
+        """Both ways of each pair, sorted by source."""
+        unique, first = np.unique(source, return_index=True)
+        cumulative = np.zeros(len(source) + 1)
         np.cumsum(weight, dtype=np.float64, out=cumulative[1:])
         return cls(
             torch.from_numpy(unique),
-            torch.from_numpy(np.append(first, len(target)).astype(np.int64)),
+            torch.from_numpy(np.append(first, len(source)).astype(np.int64)),
             torch.from_numpy(target),
+            torch.from_numpy(weight.astype(np.float32)),
             torch.from_numpy(cumulative),
         )
 
     def __len__(self) -> int:
-        """Number of pairs, counted both ways."""
+        """Number of different pairs, counted both ways."""
         return len(self.target)
 
     def draw(self, sources: int, targets: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -69,6 +116,51 @@ class Pairs:
         at = torch.searchsorted(self.cumulative, start + u * (stop - start), right=True) - 1
         at = torch.minimum(torch.maximum(at, low.unsqueeze(1)), high.unsqueeze(1) - 1)
         return self.source[row], self.target[at]
+
+    def spread(self, sources: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw different sources by the weight of their pairs, none twice.
+
+        A systematic draw: the largest are always there, and the weights make up for it.
+
+        Returns:
+            Rows of `source`, at most `sources` of them, and the weight of each in a mean over all
+            pairs; the weights sum to 1.
+        """
+        weight = self.cumulative[self.ptr[1:]] - self.cumulative[self.ptr[:-1]]
+        share = weight / self.cumulative[-1]
+        chance = inclusion(share, sources)
+        edge = torch.cumsum(chance, 0)
+        u = torch.rand(1, generator=generator, dtype=torch.float64)
+        below = torch.floor(edge + u)
+        row = (torch.diff(below, prepend=torch.floor(u)) > 0).nonzero().flatten()
+        weight = share[row] / chance[row]
+        return row, (weight / weight.sum()).float()
+
+    def shares(self, row: Tensor, titles: int) -> Tensor:
+        """P(target | source) for rows of `source`, shape (len(row), titles); local titles."""
+        low, count = self.ptr[row], self.ptr[row + 1] - self.ptr[row]
+        line = torch.repeat_interleave(torch.arange(len(row)), count)
+        start = torch.cumsum(count, 0) - count
+        at = torch.arange(len(line)) - start[line] + low[line]
+        total = (self.cumulative[self.ptr[row + 1]] - self.cumulative[low]).float()
+        out = torch.zeros(len(row), titles)
+        out.view(-1)[line * titles + self.target[at]] = self.weight[at] / total[line]
+        return out
+
+
+def inclusion(share_S: Tensor, draws: int) -> Tensor:
+    """The chance of each to be among `draws` that are drawn without repeats, shape (S,).
+
+    Proportional to `share_S`, but at most 1; where a chance is 1, the others share what is left.
+    """
+    if draws >= len(share_S):
+        return torch.ones_like(share_S)
+    down = torch.sort(share_S, descending=True).values
+    rest = down.flip(0).cumsum(0).flip(0)  # of this one and all smaller ones
+    # The first n are certain, for the least n that leaves no other above 1.
+    fits = down * (draws - torch.arange(len(down))) <= rest
+    certain = int(fits.int().argmax())
+    return (share_S * ((draws - certain) / rest[certain])).clamp(max=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +231,23 @@ def training_loss(
     """
     hidden = batch.hide(config.hide_title, config.drop_edges, generator)
     z_TD = model(hidden)
-    drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]
-    loss = sampled_softmax(
-        z_TD if outside is None else torch.cat([z_TD, outside.vectors]),
-        torch.cat([one[0] for one in drawn]),
-        torch.cat([one[1] for one in drawn]),
-        candidates.draw(generator),
-    )
+    everyone_XD = z_TD if outside is None else torch.cat([z_TD, outside.vectors])
+    if candidates.exact:
+        total = sum(count for _, count in sources)
+        loss: Tensor = z_TD.new_zeros(())
+        for pairs, count in sources:
+            row, weight_S = pairs.spread(count, generator)
+            share_SX = pairs.shares(row, len(everyone_XD))
+            of_pairs = exact_softmax(everyone_XD, pairs.source[row], share_SX, weight_S)
+            loss = loss + count / total * of_pairs
+    else:
+        drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]
+        loss = sampled_softmax(
+            everyone_XD,
+            torch.cat([one[0] for one in drawn]),
+            torch.cat([one[1] for one in drawn]),
+            candidates.draw(generator),
+        )
     if anchor is not None and len(anchor.rows):
         loss = loss + anchor.weight * distillation(z_TD[anchor.rows], anchor.vectors)
     return loss

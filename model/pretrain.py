@@ -170,11 +170,15 @@ def _train(
             work.append((batch, pairs))
     if not work or not config.steps:
         return math.nan
+    others = [one for one in model.parameters() if one is not model.title_TD]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        [{"params": others}, {"params": [model.title_TD]}], weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.lr, total_steps=config.steps, pct_start=0.2
+        optimizer,
+        [config.lr, config.lr * config.id_lr],
+        total_steps=config.steps,
+        pct_start=0.2,
     )
     model.train()
     losses: list[float] = []

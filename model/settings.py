@@ -22,7 +22,7 @@ class ModelConfig:
     dim: int = 64
     layers: int = 2
     heads: int = 2
-    dropout: float = 0.1
+    dropout: float = 0.0
     prior: float = 20.0
     max_coplay: int = 16
 
@@ -44,21 +44,21 @@ class LossConfig:
 
     Attributes:
         sources: titles in a step that others are predicted from.
-        targets: co-plays drawn for each of them.
+        targets: co-plays drawn for each of them, where the softmax is not exact.
         uniform_candidates: titles drawn evenly to stand for all, shared by the step.
         popular_candidates: likewise, by how often they are co-played. No more titles than both
-            together: the softmax is exact.
+            together: the softmax is exact, and takes all co-plays of a source.
         hide_title: share of titles that a step shows as if nobody had played them, so that the
             model learns to place a title by its concepts.
         drop_edges: share of all edges left out of a step.
     """
 
-    sources: int = 384
+    sources: int = 1024
     targets: int = 16
     uniform_candidates: int = 2048
     popular_candidates: int = 2048
     hide_title: float = 0.15
-    drop_edges: float = 0.2
+    drop_edges: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class PretrainConfig:
         margin: the margin of the TransE loss.
         steps: gradient steps of step 2, over all parts in turn.
         lr: peak learning rate of step 2 (AdamW, one cycle).
+        id_lr: that of the titles' id embeddings over `lr`: a row has its own few gradients only.
         weight_decay: of step 2.
         parts: HASP parts; a step sees one. More than fit in memory needs cost quality: titles of
             two parts never stand against each other.
@@ -81,12 +82,13 @@ class PretrainConfig:
         validate_every: steps between two measurements; 0: only at the end.
     """
 
-    transe_steps: int = 300
+    transe_steps: int = 200
     transe_batch: int = 8192
     transe_lr: float = 0.02
     margin: float = 1.0
-    steps: int = 350
+    steps: int = 200
     lr: float = 1e-2
+    id_lr: float = 15.0
     weight_decay: float = 1e-3
     parts: int = 1
     validation: float = 0.02

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from model.losses import Candidates, CandidateSampler, distillation, sampled_softmax
+from model.losses import Candidates, CandidateSampler, distillation, exact_softmax, sampled_softmax
 
 
 def everyone(titles):
@@ -58,3 +58,21 @@ def test_distillation_is_nothing_where_nothing_moved():
     z = torch.randn(3, 4)
 
     assert float(distillation(2 * z, z)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():
+    torch.manual_seed(0)
+    z = torch.randn(6, 4)
+    source, weight = torch.tensor([4, 1]), torch.tensor([0.75, 0.25])
+    share = torch.rand(2, 6)
+    share[[0, 1], source] = 0.0
+    share /= share.sum(1, keepdim=True)
+
+    loss = exact_softmax(z, source, share, weight)
+
+    want = 0.0
+    for row, title in enumerate(source.tolist()):
+        others = [other for other in range(6) if other != title]
+        log_p = torch.log_softmax(z[others] @ z[title], 0)
+        want -= weight[row] * (share[row, others] * log_p).sum()
+    torch.testing.assert_close(loss, want)

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.pairs import Pairs, inclusion
+from model.positives import Positives
+from partition.hasp import whole_graph
+
+
+def dense(pairs, titles):
+    """Weight of each pair, from the compressed rows."""
+    out = np.zeros((titles, titles))
+    for row, source in enumerate(pairs.source.tolist()):
+        at = slice(int(pairs.ptr[row]), int(pairs.ptr[row + 1]))
+        out[source, pairs.target[at].numpy()] += pairs.weight[at].numpy()
+    return out
+
+
+def positives(rows):
+    a, b, weight = (np.array(column) for column in zip(*rows, strict=True))
+    return Positives(
+        a.astype(np.int32),
+        b.astype(np.int32),
+        weight.astype(np.float32),
+        np.arange(len(rows), dtype=np.int64),
+    )
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 5)), min_size=1)
+
+
+@given(rows=ROWS)
+def test_pairs_count_both_ways_and_the_graph_holds_the_same(make_graph, rows):
+    graph = make_graph(8, [row for row in rows if row[0] != row[1]], {})
+    subgraph = whole_graph(graph, max_coplay=None)
+    want = np.zeros((8, 8))
+    for a, b, weight in rows:
+        if a != b:
+            want[a, b] += weight
+            want[b, a] += weight
+
+    counted = Pairs.inside(subgraph, positives(rows))
+    held = Pairs.of_graph(graph, subgraph, less=Positives.empty())
+
+    np.testing.assert_allclose(dense(counted, 8), want)
+    np.testing.assert_allclose(dense(held, 8), want)
+    assert len(counted) == len(held) == np.count_nonzero(want)
+
+
+@given(rows=ROWS, later=ROWS)
+def test_pairs_that_are_held_back_are_not_in_it(make_graph, rows, later):
+    both = [row for row in rows + later if row[0] != row[1]]
+    subgraph = whole_graph(make_graph(8, both, {}), max_coplay=None)
+
+    left = Pairs.of_graph(make_graph(8, both, {}), subgraph, less=positives(later))
+
+    want = dense(Pairs.inside(subgraph, positives(rows)), 8)
+    np.testing.assert_allclose(dense(left, 8), want, atol=1e-5)
+
+
+@given(
+    share=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=30),
+    draws=st.integers(1, 40),
+)
+def test_chances_follow_the_shares_up_to_one(share, draws):
+    share = torch.tensor(share, dtype=torch.float64)
+    share = share / share.sum()
+
+    chance = inclusion(share, draws)
+
+    assert float(chance.sum()) == pytest.approx(min(draws, len(share)))
+    assert float(chance.max()) <= 1
+    ratio = (chance / share)[chance < 1 - 1e-9]
+    if len(ratio):
+        assert float(ratio.min()) == pytest.approx(float(ratio.max()))
+
+
+def test_a_mean_over_drawn_sources_is_right_on_average(make_graph):
+    rng = np.random.default_rng(0)
+    rows = [(int(a), int(b), float(w)) for a, b, w in rng.integers(1, 30, size=(200, 3))]
+    subgraph = whole_graph(make_graph(31, [], {}), max_coplay=None)
+    pairs = Pairs.inside(subgraph, positives(rows))
+    generator = torch.Generator().manual_seed(0)
+    value = torch.arange(31, dtype=torch.float32)
+
+    means = []
+    for _ in range(300):
+        row, weight = pairs.spread(8, generator)
+        assert len(row.unique()) == len(row) <= 8
+        means.append(float((value[pairs.source[row]] * weight).sum()))
+
+    total = dense(pairs, 31).sum(1)
+    assert np.mean(means) == pytest.approx(float(value.numpy() @ total / total.sum()), rel=0.05)
+
+
+def test_shares_are_what_was_counted(make_graph):
+    subgraph = whole_graph(make_graph(4, [], {}), max_coplay=None)
+    pairs = Pairs.inside(subgraph, positives([(0, 1, 3), (0, 2, 1), (1, 0, 1)]))
+
+    share = pairs.shares(torch.tensor([1, 0]), 4)
+
+    torch.testing.assert_close(share, torch.tensor([[1.0, 0, 0, 0], [0, 0.8, 0.2, 0]]))
