@@ -28,8 +28,8 @@ from rich.table import Table
 
 from model.batch import GraphBatch
 from model.inference import Embedder
-from model.losses import sampled_softmax
-from model.pairs import Pairs, candidates_for
+from model.losses import exact_softmax
+from model.pairs import Pairs
 from model.semantic_gnn import Names, SemanticGNN
 from model.settings import LossConfig, ModelConfig
 from partition.hasp import hasp_subgraph, whole_graph
@@ -55,14 +55,14 @@ def in_turn(ways: dict[str, Way], repeats: int) -> dict[str, float]:
 def step_of(model: SemanticGNN, batch: GraphBatch, pairs: Pairs, seed: int) -> Way:
     """One gradient step: forward, loss, backward, AdamW."""
     config = LossConfig()
-    candidates = candidates_for(batch, config)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters())
     model.train()
 
     def step() -> None:
-        source_S, target_SM = pairs.draw(config.sources, config.targets, generator)
-        loss = sampled_softmax(model(batch), source_S, target_SM, candidates.draw(generator))
+        row, weight_S = pairs.spread(config.sources, generator)
+        share_ST = pairs.shares(row, len(batch.titles))
+        loss = exact_softmax(model(batch), pairs.source[row], share_ST, weight_S)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
