@@ -85,11 +85,13 @@ def dgl(data, out) -> None:
     out["dgl_twohop"] = best(two)
     out["dgl_twohop_draws"] = two()
     few1k = data["seeds"][:1000]
+    editable = library.graph((tails, heads), num_nodes=int(data["vertices"]), idtype=torch.int32)
+    editable.edata["w"] = torch.from_numpy(data["weights"])
 
     def rebuild() -> None:
         rows = slice(0, 1000)
         more = library.add_edges(
-            graph,
+            editable,
             torch.from_numpy(data["to_tails"][rows]),
             torch.from_numpy(data["to_heads"][rows]),
             data={"w": torch.from_numpy(data["to_weights"][rows])},

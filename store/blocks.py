@@ -112,6 +112,18 @@ def allocate(words: Words, pools: Longs, heap: Longs, shard: int, units: int) ->
     if block > 0:
         row[FREE + units] = words[block * UNIT]
         return block
+    for larger in range(units + 8, len(row) - FREE):
+        block = wide(row[FREE + larger])
+        if block > 0:  # no block of this size is free: cut one off a larger one
+            row[FREE + larger] = words[block * UNIT]
+            rest, size = block + units, larger - units
+            if rest & 1:
+                words[rest * UNIT] = row[FREE + 1]
+                row[FREE + 1] = rest
+                rest, size = rest + 1, size - 1
+            words[rest * UNIT] = row[FREE + size]
+            row[FREE + size] = rest
+            return block
     block = wide(row[CURRENT])
     if units >= 8 and block & 1:  # on a cache line; the unit before it serves a small leaf
         if block < row[END]:

@@ -357,7 +357,7 @@ class Forest:
         """Have `units` and what one change needs never given out."""
         heap = self._heap
         # Slabs grow with the arena: few for the threads to fetch, and none large in a small one.
-        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (64 * updates.SHARDS)))
+        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (128 * updates.SHARDS)))
         heap[SLAB] = slab & ~1
         # One change may split a node at every level, and open a new slab for each block.
         threads = min(self._workers.threads, updates.SHARDS)
