@@ -58,9 +58,9 @@ def similar(
     as_json: JsonOption = False,
 ) -> None:
     """Print the titles nearest to one, by cosine."""
-    from serve.similar import SimilarTitles
+    from serve.similar import similar_titles
 
-    found = SimilarTitles(client_of(config)).similar(title, k)
+    found = similar_titles(client_of(config), title, k)
     if as_json:
         typer.echo(json.dumps([one._asdict() for one in found]))
         return

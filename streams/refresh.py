@@ -9,6 +9,7 @@ is new, was flushed, or lost its last writes.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,15 +44,26 @@ class RefreshLane:
         settings: RefreshSettings,
         *,
         step: int,
+        index: bool = False,
+        on_switch: Callable[[], None] = lambda: None,
     ) -> None:
-        """Args: `embedder` is complete for the graph as it is; `step` of its weights."""
+        """Start with an embedder that is complete for the graph as it is.
+
+        Args:
+            step: of its weights.
+            index: keep a search index beside the space, where the server has one.
+            on_switch: called once the space is filled and live.
+        """
         self._state, self._publisher = state, publisher
         self._metrics, self._settings = metrics, settings
+        self._index, self._on_switch = index, on_switch
         self.embedder, self.step = embedder, step
         self._handover: tuple[Embedder, int] | None = None
         self._backlog = np.empty(0, np.int32)  # titles of a full refresh not yet published
+        self._in_flight = False
         self._filling = False  # the backlog fills the space: note it when it is through
         self._moved: list[tuple[Int32s, Int32s]] | None = None
+        self._freed: list[Int32s] = []
         self._wake, self._stop = threading.Event(), threading.Event()
         self._lost, self._checked = False, time.monotonic()
         self.last_error: str | None = None
@@ -86,20 +98,21 @@ class RefreshLane:
     def abandon_handover(self) -> None:
         """The new weights were refused."""
         with self._state.lock:
-            self._moved = None
+            self._moved, self._freed = None, []
 
     @property
     def settled(self) -> bool:
         """Whether nothing waits to be published."""
         with self._state.lock:
             waiting = len(self._state.dirty) or len(self._backlog) or self._state.retired
-            return not (waiting or self._handover or self._filling)
+            ours = self._handover or self._filling or self._lost or self._in_flight
+            return not (waiting or ours or self.last_error)
 
     def open_space(self) -> None:
         """Make the space in Redis, or take up the one that stands, and publish every title."""
         relations = [relation.name for relation in self._state.graph.relations]
         dim = self.embedder.model.config.dim
-        self._publisher.create_space(dim, self.step, relations)
+        self._publisher.create_space(dim, self.step, relations, index=self._index)
         with self._state.lock:
             self._state.seq = max(self._state.seq, self._publisher.last_seq())
             self._backlog = self._state.graph.ids["title"].live_ids()
@@ -139,11 +152,12 @@ class RefreshLane:
         state = self._state
         with state.lock:
             self._adopt()
-            self.embedder.forget(state.take_freed("embedder"))
+            self._forget(state.take_freed("embedder"))
             taken = state.dirty.take(self._settings.max_titles)
             concepts = state.take_concepts()
             self._refresh(taken.titles, concepts)
             retired, state.retired = state.retired, {}
+            self._in_flight = True
         written = stale = 0
         try:
             if len(taken):
@@ -154,6 +168,8 @@ class RefreshLane:
                 state.dirty.put_back(taken)
                 state.retired = {**retired, **state.retired}
             raise
+        finally:
+            self._in_flight = False
         self._observe(taken)
         self._metrics.dirty(len(state.dirty))
         more = self._publish_slice()
@@ -167,6 +183,8 @@ class RefreshLane:
             return
         (self.embedder, self.step), self._handover = self._handover, None
         moved, self._moved = self._moved or [], None
+        self.embedder.forget(np.concatenate([np.empty(0, np.int32), *self._freed]))
+        self._freed = []
         live = self._state.graph.ids["title"].live_ids()
         if moved:
             titles, concepts = (
@@ -177,6 +195,12 @@ class RefreshLane:
         self._backlog = live
         self.full_refreshes += 1
 
+    def _forget(self, freed: Int32s) -> None:
+        """Retired titles' slots are empty, also under the weights that may come."""
+        self.embedder.forget(freed)
+        if self._moved is not None:
+            self._freed.append(freed)
+
     def _refresh(self, titles: Int32s, concepts: Int32s) -> None:
         if not (len(titles) or len(concepts)):
             return
@@ -184,7 +208,7 @@ class RefreshLane:
         if self._moved is not None:
             self._moved.append((titles, concepts))
 
-    def _publish(self, titles: Int32s) -> tuple[int, int]:
+    def _publish(self, titles: Int32s, *, everything: bool = False) -> tuple[int, int]:
         state = self._state
         with state.lock:
             vectors_TD = self.embedder.vectors(titles)
@@ -193,7 +217,13 @@ class RefreshLane:
             seen_ms = state.dirty.seen_ms(titles)
             seq = state.next_seq()
         report = self._publisher.publish(
-            keys, vectors_TD, seq=seq, step=self.step, time_ms=seen_ms, names=names
+            keys,
+            vectors_TD,
+            seq=seq,
+            step=self.step,
+            time_ms=seen_ms,
+            names=names,
+            everything=everything,
         )
         return report.written, report.stale
 
@@ -202,11 +232,12 @@ class RefreshLane:
             live = self._state.graph.ids["title"].live_ids()
             batch = np.intersect1d(self._backlog[:SLICE], live)  # some may be retired by now
             rest = self._backlog[SLICE:]
-        written = self._publish(batch)[0] if len(batch) else 0
+        written = self._publish(batch, everything=True)[0] if len(batch) else 0
         self._backlog = rest  # only now: what failed is tried again
         if self._filling and not len(rest):
             self._publisher.switch()
             self._filling = False
+            self._on_switch()
         return written
 
     def _retire(self, retired: dict[str, int]) -> None:

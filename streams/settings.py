@@ -81,6 +81,11 @@ class RedisSettings(Section):
     timeout_s: Seconds = Field(2.0, description="longest wait for one reply")
     startup_timeout_s: Seconds = Field(30.0, description="then an unreachable Redis is an error")
     space: str = Field("main", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="embedding space")
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="a refresh sends a vector that moved by more of its length; 0: every one"
+    )
+    index: bool = Field(False, description="a search index beside the space, where Redis has one")
+    keep_spaces: Count = Field(3, description="spaces kept for rollback, the live one among them")
 
 
 class SessionsSettings(Section):

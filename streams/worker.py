@@ -19,6 +19,7 @@ from typing import Any
 
 from model.inference import Embedder
 from model.runtime import use_threads
+from serve import spaces
 from serve.connection import Client, RedisFailed, connect
 from serve.publisher import Publisher
 from serve.status import end_status, write_status
@@ -97,9 +98,16 @@ class Worker:
         intake = Intake.open(settings.kafka, state, metrics)
         embedder = Embedder(snapshot.model)
         embedder.full(state.graph)
-        publisher = Publisher(redis, settings.redis.space)
+        publisher = Publisher(redis, settings.redis.space, epsilon=settings.redis.epsilon)
         refresh = RefreshLane(
-            state, embedder, publisher, metrics, settings.refresh, step=snapshot.step
+            state,
+            embedder,
+            publisher,
+            metrics,
+            settings.refresh,
+            step=snapshot.step,
+            index=settings.redis.index,
+            on_switch=lambda: _prune(redis, settings.redis.keep_spaces),
         )
         training = settings.training
         lane = TrainingLane(
@@ -248,3 +256,9 @@ class Worker:
         now, applied = time.monotonic(), sum(one.get("applied", 0) for one in events.values())
         self._last_applied = now, applied
         return (applied - before) / max(now - then, 1e-3)
+
+
+def _prune(redis: Client, keep: int) -> None:
+    """Drop the oldest spaces beyond `keep`."""
+    if dropped := spaces.prune(redis, keep):
+        log.info("old spaces dropped: %s", ", ".join(dropped))
