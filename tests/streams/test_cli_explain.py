@@ -8,8 +8,9 @@ import typer.testing
 from rich.console import Console
 
 from model.explain import Explanation, NeighbourShare, RelationShare
+from model.micro_trainer import MicroTrainer
 from model.semantic_gnn import Names, SemanticGNN
-from model.settings import ModelConfig
+from model.settings import MicroConfig, ModelConfig
 from streams import cli_explain
 from streams.cli_common import Failure
 from streams.events import CatalogEntry, CoPlays
@@ -37,8 +38,9 @@ def checkpoints(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = SemanticGNN(ModelConfig(dim=8), names.title, names.concept, names.relation)
+    trainer = MicroTrainer(model.config, MicroConfig(), 0)
     folder = tmp_path_factory.mktemp("checkpoints")
-    save_snapshot(folder, Snapshot(state, model, 7, {}), keep=1)
+    save_snapshot(folder, Snapshot(state, model, 7, {}, trainer), keep=1)
     return folder, state
 
 
