@@ -67,6 +67,7 @@ class CycleReport:
             by the new ones; NaN without such pairs.
         titles: titles in the subgraph.
         seconds: by step of the cycle.
+        refused: the weights that the gate refused, to be looked at.
     """
 
     verdict: str
@@ -81,6 +82,7 @@ class CycleReport:
     recall_after: float = float("nan")
     titles: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    refused: SemanticGNN | None = None
 
 
 class MicroTrainer:
@@ -243,6 +245,7 @@ class MicroTrainer:
             verdict.recall_after,
             len(subgraph.titles),
             clock.seconds,
+            None if passed else student,
         )
         return report, moments if passed else self.moments
 

@@ -7,11 +7,14 @@ refresh lane goes on meanwhile with the weights in force.
 import logging
 import math
 import os
+import shutil
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
+from model.folder import save_model
 from model.micro_trainer import CycleReport, MicroTrainer
 from model.semantic_gnn import SemanticGNN
 from streams.metrics import Metrics
@@ -22,6 +25,7 @@ from streams.state import State
 log = logging.getLogger(__name__)
 
 NICENESS = 10  # of the training thread: a new title's refresh goes first
+REFUSED_KEPT = 3
 REMEMBERED = 50  # cycles that the heartbeat tells of
 
 
@@ -44,10 +48,13 @@ class TrainingLane:
         *,
         model: SemanticGNN,
         step: int,
+        refused: Path,
     ) -> None:
+        """Args: `refused`: folder that models which the gate refused are kept in."""
         self._state, self._refresh, self._trainer = state, refresh, trainer
         self._metrics, self._settings = metrics, settings
         self.model, self.step = model, step
+        self._refused = refused
         self._stop = threading.Event()
         self.cycles = 0
         self.last_cycles: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
@@ -91,8 +98,21 @@ class TrainingLane:
         else:
             self._refresh.abandon_handover()
             log.warning("cycle %d %s: %s", self.cycles, report.verdict, report.reason)
+        if report.refused is not None:
+            self._keep_refused(report.refused, report)
         self.last_cycles.append(self._told(report, len(fresh), seconds))
         self._metrics.cycle(report.verdict, seconds, report.drift_cosine)
+
+    def _keep_refused(self, model: SemanticGNN, report: CycleReport) -> None:
+        """Keep a refused model to be looked at, the last few of them; a full disk is only told."""
+        folder = self._refused / f"{int(time.time() * 1000)}"
+        card = {"cycle": self.cycles, "reason": report.reason, "based_on_step": self.step}
+        try:
+            save_model(folder, model, card)
+            for old in sorted(self._refused.iterdir())[:-REFUSED_KEPT]:
+                shutil.rmtree(old)
+        except OSError as error:
+            log.warning("the refused model could not be kept: %s", error)
 
     def _failed(self, error: Exception) -> None:
         self.cycles += 1

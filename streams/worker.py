@@ -118,6 +118,7 @@ class Worker:
             training,
             model=snapshot.model,
             step=snapshot.step,
+            refused=settings.checkpoint.folder / "refused",
         )
         intake.on_catalog = refresh.wake
         return cls(settings, redis, snapshot, intake, refresh, lane, metrics)

@@ -1,10 +1,13 @@
 """The two lanes against a real Redis: what is dirty goes out, and nothing is lost with Redis."""
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from model.folder import load_model
 from model.inference import Embedder
 from serve.publisher import Publisher
 from serve.reader import EmbeddingReader
@@ -46,7 +49,9 @@ def lane(snapshot, redis_client) -> RefreshLane:
     return lane
 
 
-def training_of(snapshot: Snapshot, lane: RefreshLane, **settings: object) -> TrainingLane:
+def training_of(
+    snapshot: Snapshot, lane: RefreshLane, refused: Path, **settings: object
+) -> TrainingLane:
     return TrainingLane(
         snapshot.state,
         lane,
@@ -55,6 +60,7 @@ def training_of(snapshot: Snapshot, lane: RefreshLane, **settings: object) -> Tr
         TrainingSettings(min_fresh=10, **settings),
         model=snapshot.model,
         step=snapshot.step,
+        refused=refused,
     )
 
 
@@ -182,9 +188,9 @@ def test_while_redis_is_away_titles_stay_dirty_and_go_out_when_it_is_back(snapsh
     assert found.all()
 
 
-def test_a_cycle_hands_new_weights_to_the_lane(lane, snapshot, redis_client):
+def test_a_cycle_hands_new_weights_to_the_lane(lane, snapshot, redis_client, tmp_path):
     play(snapshot, 400)
-    training = training_of(snapshot, lane)
+    training = training_of(snapshot, lane, tmp_path)
 
     training.cycle()
     lane.tick()
@@ -195,9 +201,9 @@ def test_a_cycle_hands_new_weights_to_the_lane(lane, snapshot, redis_client):
     assert steps.tolist() == [told["step"]] * 2
 
 
-def test_too_few_fresh_co_plays_wait_for_the_next_cycle(lane, snapshot):
+def test_too_few_fresh_co_plays_wait_for_the_next_cycle(lane, snapshot, tmp_path):
     play(snapshot, 5)
-    training = training_of(snapshot, lane)
+    training = training_of(snapshot, lane, tmp_path)
 
     training.cycle()
 
@@ -205,9 +211,9 @@ def test_too_few_fresh_co_plays_wait_for_the_next_cycle(lane, snapshot):
     assert snapshot.state.fresh_count() == 5
 
 
-def test_a_failed_cycle_is_told_and_the_next_one_runs(lane, snapshot, monkeypatch):
+def test_a_failed_cycle_is_told_and_the_next_one_runs(lane, snapshot, tmp_path, monkeypatch):
     play(snapshot, 50)
-    training = training_of(snapshot, lane, cycle_s=0.05)
+    training = training_of(snapshot, lane, tmp_path, cycle_s=0.05)
     monkeypatch.setattr(
         snapshot.trainer, "cycle", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no memory"))
     )
@@ -220,3 +226,20 @@ def test_a_failed_cycle_is_told_and_the_next_one_runs(lane, snapshot, monkeypatc
 
     assert training.last_cycles[0]["verdict"] == "failed"
     assert training.last_cycles[0]["reason"] == "no memory"
+
+
+def test_a_refused_model_is_kept_and_readers_never_see_it(lane, snapshot, redis_client, tmp_path):
+    play(snapshot, 400)
+    snapshot.trainer.config = replace(snapshot.trainer.config, lr=50.0)  # it falls apart
+    before = EmbeddingReader(redis_client).all()[1]
+
+    training = training_of(snapshot, lane, tmp_path)
+    training.cycle()
+    lane.tick()
+
+    assert training.last_cycles[-1]["verdict"] == "refused"
+    assert training.last_cycles[-1]["reason"]
+    (kept,) = tmp_path.iterdir()
+    assert load_model(kept)[1]["reason"] == training.last_cycles[-1]["reason"]
+    assert EmbeddingReader(redis_client).get_many(["m3"]).versions.step[0] == 0
+    assert EmbeddingReader(redis_client).all()[1].shape == before.shape
