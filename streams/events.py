@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from operator import attrgetter
+from operator import attrgetter, eq
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -193,7 +193,8 @@ class DecodedPlays:
 _coplay = msgspec.json.Decoder(CoPlay)
 _play = msgspec.json.Decoder(Play)
 _entry = msgspec.json.Decoder(CatalogEntry)
-_headers_of = attrgetter("headers")
+_headers_of, _value_of, _stamp_of = map(attrgetter, ("headers", "value", "timestamp_ms"))
+_a_of, _b_of, _weight_of, _time_of = map(attrgetter, ("a", "b", "weight", "time_ms"))
 _encoder = msgspec.json.Encoder()
 
 encode = _encoder.encode
@@ -220,7 +221,7 @@ def decode_coplays(
         for some in ([row] for row in rows) if arrow else [rows]:
             part = messages[some[0] : some[-1] + 1]
             found = _decode_columns(part[0], max_skew_s) if arrow else None
-            parts.append(_decode_each(part, max_skew_s) if found is None else found)
+            parts.append(_decode_each(part, max_skew_s, arrow=arrow) if found is None else found)
             starts.append(some[0])
     if len(parts) == 1:
         return parts[0]
@@ -268,35 +269,27 @@ def _decode_columns(message: Message, max_skew_s: float) -> DecodedCoPlays | Non
     return DecodedCoPlays(pairs, np.full(len(time_ms), message.timestamp_ms, np.int64), [])
 
 
-def _decode_each(messages: Sequence[Message], max_skew_s: float) -> DecodedCoPlays:
+def _decode_each(
+    messages: Sequence[Message], max_skew_s: float, *, arrow: bool = False
+) -> DecodedCoPlays:
     """Event by event, with the reason for each that is wrong."""
-    events: list[CoPlay] = []
-    rows: list[int] = []
-    dead: dict[int, DeadLetter] = {}
-    decode = _coplay.decode
-    for row, message in enumerate(messages):
-        try:
-            if message.headers and _is_arrow(message.headers):
-                many = _arrow_coplays(message)
-                events += many
-                rows += [row] * len(many)
-            else:
-                events.append(decode(message.value))  # type: ignore[arg-type] # None is caught
-                rows.append(row)
-        except _BAD as error:
-            dead[row] = _dead(message, error)
+    events = None if arrow else _all_at_once(messages)
+    rows, dead = list(range(len(messages))), dict[int, DeadLetter]()
+    if events is None:
+        events, rows, dead = _one_by_one(messages)
 
+    count = len(events)
     pairs = CoPlays(
-        a=[event.a for event in events],
-        b=[event.b for event in events],
-        weight=np.array([event.weight for event in events], np.float32),
-        time_ms=np.array([event.time_ms for event in events], np.int64),
-        row=np.array(rows, np.int32),
+        a=list(map(_a_of, events)),
+        b=list(map(_b_of, events)),
+        weight=np.fromiter(map(_weight_of, events), np.float32, count),
+        time_ms=np.fromiter(map(_time_of, events), np.int64, count),
+        row=np.fromiter(rows, np.int32, count),
     )
-    stamps = np.array([message.timestamp_ms for message in messages], np.int64)
+    stamps = np.fromiter(map(_stamp_of, messages), np.int64, len(messages))
     append_ms = stamps[pairs.row]
     doubtful = np.flatnonzero(pairs.time_ms > append_ms + int(max_skew_s * 1000)).tolist()
-    if not _clean(pairs.a) or not _clean(pairs.b) or any(map(str.__eq__, pairs.a, pairs.b)):
+    if not _clean(pairs.a) or not _clean(pairs.b) or any(map(eq, pairs.a, pairs.b)):
         doubtful = list(range(len(pairs)))
     for i in doubtful:
         if (wrong := _wrong_coplay(events[i], int(append_ms[i]), max_skew_s)) is not None:
@@ -309,6 +302,35 @@ def _decode_each(messages: Sequence[Message], max_skew_s: float) -> DecodedCoPla
         append_ms[good],
         [dead[row] for row in sorted(dead)],
     )
+
+
+def _all_at_once(messages: Sequence[Message]) -> list[CoPlay] | None:
+    """The events, where all are good JSON; no Python line runs for one of them."""
+    try:
+        return list(map(_coplay.decode, map(_value_of, messages)))
+    except _BAD:
+        return None
+
+
+def _one_by_one(
+    messages: Sequence[Message],
+) -> tuple[list[CoPlay], list[int], dict[int, DeadLetter]]:
+    """The good events, which message each came in, and the bad messages by row."""
+    events: list[CoPlay] = []
+    rows: list[int] = []
+    dead: dict[int, DeadLetter] = {}
+    for row, message in enumerate(messages):
+        try:
+            if _carries_arrow(message):
+                many = _arrow_coplays(message)
+            else:
+                many = [_coplay.decode(message.value)]  # type: ignore[arg-type] # None is caught
+        except _BAD as error:
+            dead[row] = _dead(message, error)
+        else:
+            events += many
+            rows += [row] * len(many)
+    return events, rows, dead
 
 
 def decode_plays(messages: Sequence[Message], *, max_skew_s: float = MAX_SKEW_S) -> DecodedPlays:

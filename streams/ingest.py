@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Positions = dict[tuple[str, int], int]
 
 MAX_QUEUED_KB: Final = 65_536  # fetched ahead, a topic
+_CHUNK: Final = 500  # the client's objects die young so: else the garbage collector takes half
 _DOWN = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}
 
 
@@ -109,15 +110,16 @@ class Ingest:
         while True:
             for name in self._names:
                 # A paused topic is polled too: its client must keep up with the broker.
-                room = max_messages - len(batch)
-                if room > 0 and (found := self._consumers[name].consume(room, timeout=0)):
+                while (room := max_messages - len(batch)) > 0 and (
+                    found := self._consumers[name].consume(min(room, _CHUNK), timeout=0)
+                ):
                     self._take(name, found, batch)
             left_s = deadline - time.monotonic()
             if len(batch) or left_s <= 0:
                 break
             # The last topic is the busy one: wait there, but look at the others all the while.
             if found := self._consumers[self._names[-1]].consume(
-                max_messages, timeout=min(left_s, 0.005)
+                min(max_messages, _CHUNK), timeout=min(left_s, 0.005)
             ):
                 self._take(self._names[-1], found, batch)
                 break
@@ -220,6 +222,8 @@ class Ingest:
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 1000,
                 "queued.max.messages.kbytes": MAX_QUEUED_KB,
+                "queued.min.messages": 1_000_000,  # the bytes are the bound
+                "fetch.queue.backoff.ms": 10,  # a full queue would else stop it for a second
                 "fetch.message.max.bytes": 16 * 2**20,
                 "error_cb": self._on_error,
                 "log_level": 0,  # what it would write to stderr, error_cb is told
@@ -238,19 +242,33 @@ class Ingest:
 
     def _take(self, name: str, found: list[confluent_kafka.Message], batch: Batch) -> None:
         into = batch.messages.setdefault(name, [])
-        position = self._position
+        append, last = into.append, dict[int, int]()
         for one in found:
             if one.error() is not None:
                 self._fail(one)
                 continue
-            message = from_kafka(one)
-            position[name, message.partition] = message.offset + 1
-            into.append(message)
+            # What `from_kafka` does, without its call: this loop is the ingest's hottest one.
+            kind, stamp = one.timestamp()
+            part: Any = one.partition()
+            offset: Any = one.offset()
+            last[part] = offset
+            append(
+                Message(
+                    name,
+                    part,
+                    offset,
+                    one.key(),
+                    one.value(),
+                    stamp if kind else int(time.time() * 1000),
+                    one.headers(),  # type: ignore[arg-type]
+                )
+            )
+        self._position.update(((name, part), offset + 1) for part, offset in last.items())
         if not into:
             del batch.messages[name]
         elif self._untried:
-            self._untried.difference_update((name, message.partition) for message in into)
-        batch.positions = dict(position)
+            self._untried.difference_update((name, part) for part in last)
+        batch.positions = dict(self._position)
 
     def _fail(self, message: confluent_kafka.Message) -> None:
         error: Any = message.error()

@@ -176,6 +176,7 @@ def test_an_arrow_stream_without_a_batch_is_no_event():
 
 BAD_ARROWS = {
     "not Arrow": (b"abc", "no Arrow stream"),
+    "JSON": (json.dumps(GOOD).encode(), "no Arrow stream"),
     "cut short": (encode_columns({"a": ["1"], "b": ["2"], "time_ms": [1]})[:300], ""),
     "a row with NaN": (
         encode_columns(
