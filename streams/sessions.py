@@ -20,6 +20,7 @@ import asyncio
 import logging
 import signal
 import ssl
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,12 +144,14 @@ def create_app(
     failed: Callable[[BaseException], None],
     *,
     partitions: int,
+    folder: str,
 ) -> faust.App:
     """The Faust app.
 
     Args:
         failed: told what ended the agent; Faust would start it anew, past the lost batch.
         partitions: how many the topic of plays has: the table must have as many.
+        folder: for what Faust writes, which nobody needs again; else it takes the current one.
     """
     app = faust.App(
         config.group,
@@ -160,6 +163,7 @@ def create_app(
         broker_rebalance_timeout=max(config.session_timeout_s, 10.0),
         broker_session_timeout=config.session_timeout_s,
         consumer_auto_offset_reset="earliest",
+        datadir=folder,
         store="memory://",
         topic_partitions=partitions,
         topic_disable_leader=True,
@@ -248,7 +252,8 @@ async def serve(config: SessionsConfig, stop: asyncio.Event, counts: Counts | No
         stop.set()
 
     producer = Producer(config.bootstrap, config.client, timeout_s=PATIENCE_S)
-    app = create_app(config, producer, counts, failed, partitions=partitions)
+    folder = tempfile.TemporaryDirectory(prefix="upwell-sessions-", ignore_cleanup_errors=True)
+    app = create_app(config, producer, counts, failed, partitions=partitions, folder=folder.name)
     reporter = asyncio.create_task(_report(counts))
     try:
         await app.start()
@@ -257,6 +262,7 @@ async def serve(config: SessionsConfig, stop: asyncio.Event, counts: Counts | No
     finally:
         reporter.cancel()
         await app.stop()
+        folder.cleanup()
     if failures:
         raise failures[0]
 

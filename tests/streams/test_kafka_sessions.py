@@ -181,3 +181,4 @@ def test_faust_too_goes_over_tls_and_a_password(kafka: Kafka, tmp_path, numbers)
         assert child.stop() == 0, child.tail()
 
     assert found == expected(plays)
+    assert [path.name for path in tmp_path.iterdir()] == ["sessions.log"]
