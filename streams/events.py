@@ -250,7 +250,8 @@ def _decode_columns(message: Message, max_skew_s: float) -> DecodedCoPlays | Non
         weight = np.ones(len(time_ms))
     latest_ms = min(MAX_TIME_MS, message.timestamp_ms + int(max_skew_s * 1000))
     good = (
-        all(0 < len(name) <= MAX_ID for name in packed.names)
+        min(map(len, packed.names), default=1) > 0
+        and max(map(len, packed.names), default=1) <= MAX_ID
         and _clean(packed.names)
         and ((time_ms >= 0) & (time_ms <= latest_ms)).all()
         and ((weight >= MIN_WEIGHT) & (weight <= MAX_WEIGHT)).all()
