@@ -14,18 +14,17 @@ from redis import Redis
 from serve.reader import EmbeddingReader
 from serve.status import read_status
 from streams import checkpoint
-from streams.bootstrap import History, bootstrap
-from streams.coplay import Pairing
 from streams.embedded import spawn
 from streams.events import CoPlay, encode
 from streams.producer import Producer
-from streams.settings import GraphSettings, load_settings
+from streams.settings import load_settings
 from streams.snapshot import load_snapshot
 from streams.topics import ensure_topics
 from streams.wiring import topics_of
 from tests.kafka.node import Kafka
 from tests.servers import wait_until
-from tests.streams.test_worker import PLAYS, QUICK, TITLES, small_data, weight_of
+from tests.streams.small import TITLES, small_checkpoint
+from tests.streams.test_worker import weight_of
 
 EVENTS, KILLS, BAD = 6_000, 2, 40
 
@@ -58,15 +57,7 @@ def test_a_worker_that_is_killed_again_and_again_folds_each_event_once(
 ) -> None:
     """The graph at the end against a plain fold of the same log, edge by edge."""
     rng = np.random.default_rng(5)
-    bootstrap(
-        History(small_data(), np.arange(PLAYS), np.arange(TITLES)),
-        tmp_path / "checkpoints",
-        graph=GraphSettings(),
-        pairing=Pairing(),
-        config=QUICK,
-        seed=0,
-        report=lambda *_: None,
-    )
+    small_checkpoint(tmp_path / "checkpoints")
     settings = settings_of(tmp_path, kafka, redis_url)
     before = load_snapshot(settings.checkpoint.folder, settings.graph).state
     ensure_topics(kafka.address, topics_of(settings.kafka))
