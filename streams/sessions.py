@@ -220,9 +220,10 @@ async def drain(
             memory[user.encode()] = packed
         for event in events:
             await stream.ack(event)
-        counts.plays += outcome.plays
+        # Plays last: who sees them counted sees all that they made.
         counts.pairs += len(outcome.pairs)
         counts.dead += len(outcome.dead)
+        counts.plays += outcome.plays
 
 
 async def serve(config: SessionsConfig, stop: asyncio.Event, counts: Counts | None = None) -> None:

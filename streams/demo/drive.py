@@ -48,7 +48,8 @@ class Streamed:
         live: the vectors, at the end all of them.
         heartbeat: the worker's last one, when all was through.
         cycles_at: cycle number -> seconds since the start at which it was first heard of.
-        sent: messages by topic, poison included.
+        sent: messages by topic, poison included; of co-plays those that the sessions made.
+        plays: what the sessions did with plays: in, applied, dead.
     """
 
     started_ms: float = 0.0
@@ -60,6 +61,7 @@ class Streamed:
     cycles_at: dict[int, float] = field(default_factory=dict)
     cycles: dict[int, dict[str, Any]] = field(default_factory=dict)
     sent: dict[str, int] = field(default_factory=dict)
+    plays: dict[str, int] = field(default_factory=dict)
 
 
 class Driver:
@@ -173,15 +175,19 @@ class Driver:
         return time.monotonic() >= due and int(self._frame.worker.get("lag", 0)) <= MAX_LAG
 
     def _through(self) -> bool:
-        """All that was sent has been paired, applied, embedded and published."""
-        events = self._frame.worker.get("events", {})
-        plays = self._stage.plays().get("in", 0)
-        return bool(
-            plays >= self.out.sent["plays"]
-            and self._frame.worker.get("settled")
-            and self._frame.worker.get("lag") == 0
-            and events.get("catalog", {}).get("in", 0) >= self.out.sent["catalog"]
+        """All that was sent has been paired, applied, embedded and published.
+
+        Counted along the way, since a lag of 0 may be a moment old: the plays sent, the pairs made
+        of them, and the pairs read.
+        """
+        sessions = self._stage.sessions_heartbeat()
+        self.out.plays = dict(sessions.get("events", {}).get(self._stage.settings.kafka.plays, {}))
+        self.out.sent["coplays"] = len(POISON) + int(sessions.get("pairs", 0))
+        found = {**self._frame.worker.get("events", {}), "plays": self.out.plays}
+        all_in = all(
+            found.get(topic, {}).get("in", 0) >= count for topic, count in self.out.sent.items()
         )
+        return all_in and bool(self._frame.worker.get("settled"))
 
     def _wait(self, done: Callable[[], bool], *, limit_s: float = 300.0) -> None:
         """Show frames until `done`, or `limit_s` seconds have passed."""

@@ -77,7 +77,6 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             show = stack.enter_context(screen(console))
             driver = Driver(prepared, stage, show, rate=options.rate)
             streamed = driver.run()
-            plays_events = stage.plays()
             samples_file = stage.samples
         steps["stream"] = streamed.seconds
         reader = read_progress(samples_file)
@@ -85,7 +84,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
             raise Failure(f"the outside reader left no summary beside {samples_file}")
         result = DemoResult(
             seconds=time.monotonic() - start,
-            events={**streamed.heartbeat["events"], "plays": plays_events},
+            events={**streamed.heartbeat["events"], "plays": streamed.plays},
             coplays_per_s=streamed.heartbeat["events"]["coplays"]["applied"] / streamed.seconds,
             samples=read_samples(samples_file),
             stream_start_ms=streamed.started_ms,
@@ -111,7 +110,9 @@ def run_demo(options: DemoOptions, console: Console) -> None:
         write_report(report, options.report)
     _summary(console, report, options)
     missing = report["events_in"] - report["events_applied"] - report["events_dead"]
-    if missing or any(streamed.sent[t] != result.events[t]["in"] for t in ("plays", "catalog")):
+    if missing or any(
+        streamed.sent[topic] != result.events[topic]["in"] for topic in streamed.sent
+    ):
         raise Failure(f"events are not accounted for: sent {streamed.sent}, {result.events}")
 
 

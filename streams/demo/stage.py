@@ -18,6 +18,7 @@ from streams.topics import ensure_topics
 from streams.wiring import topics_of
 
 WORKER = "demo"
+SESSIONS = "sessions-0"
 GRACE_S = 20.0  # a worker ends with a last refresh and a last checkpoint
 READY_S = 90.0  # longest wait for worker, sessions and reader
 
@@ -49,11 +50,9 @@ class Stage:
         """The worker's last one; empty where it has none."""
         return read_status(self.redis).get(WORKER, {})
 
-    def plays(self) -> dict[str, int]:
-        """What the sessions have done with plays: in, applied, dead."""
-        beat = read_status(self.redis).get("sessions-0", {})
-        found: dict[str, int] = beat.get("events", {}).get(self.settings.kafka.plays, {})
-        return found
+    def sessions_heartbeat(self) -> dict[str, Any]:
+        """The last one of the sessions; empty where they have none."""
+        return read_status(self.redis).get(SESSIONS, {})
 
     def check(self) -> None:
         """Raise ServerFailed where a process has ended that should run."""
