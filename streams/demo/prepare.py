@@ -19,6 +19,7 @@ from streams.coplay import Pairing
 from streams.data import Dataset, fetch_ml1m, load_ml1m, user_cache
 from streams.demo.plan import Plan, make_plan
 from streams.settings import GraphSettings
+from streams.warmup import warm_up
 
 Int64s = npt.NDArray[np.int64]
 KEPT = 3  # pretrained checkpoints in the cache
@@ -58,6 +59,10 @@ def prepare(
     from model.settings import PretrainConfig
 
     cache = user_cache()
+    # Here, where a bar tells of it, and not in the worker: kernels are compiled once a machine.
+    report("kernels", 0, 1, "")
+    warm_up(GraphSettings())
+    report("kernels", 1, 1, "")
 
     def told(step: str, done: int, total: int) -> None:
         report(step, done, total, "")

@@ -20,7 +20,7 @@ from streams.wiring import topics_of
 WORKER = "demo"
 SESSIONS = "sessions-0"
 GRACE_S = 20.0  # a worker ends with a last refresh and a last checkpoint
-READY_S = 90.0  # longest wait for worker, sessions and reader
+READY_S = 180.0  # longest wait for worker, sessions and reader
 
 
 @dataclass(slots=True)
@@ -102,6 +102,7 @@ def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
                 "reader",
                 "streams.demo.reader",
                 *("--redis", server.url, "--bootstrap", broker.address, "--out", str(samples)),
+                *("--timeout", str(READY_S)),
             ),
         )
         _wait_until_ready(stage)
