@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -158,7 +159,7 @@ def tail(path: Path, lines: int = _TAIL, *, start: int = 0) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-class _Server:
+class _Server(ABC):
     """A server on a port of its own: the part that all of them share."""
 
     name: str
@@ -259,11 +260,13 @@ class _Server:
         lines = tail(self.log, start=start) or "(its log is empty)"
         return ServerFailed(f"{self.name} {why}; its last lines:\n{lines}\n{self.remedy}")
 
+    @abstractmethod
     def _command(self, port: int) -> list[str | Path]:
-        raise NotImplementedError
+        """How to start it on `port`."""
 
+    @abstractmethod
     def _answers(self, port: int) -> bool:
-        raise NotImplementedError
+        """Whether it speaks its protocol on `port`."""
 
 
 class Broker(_Server):
