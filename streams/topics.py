@@ -78,7 +78,9 @@ def wait_for_broker(
     """
     start = time.monotonic()
     pause_s = 0.1
-    refusals: list[str] = []  # of a broker that is there: a wrong password, an unknown authority
+    # Of a broker that is there: a wrong password, an unknown authority. Kept from try to try, as
+    # the last one may be too short for the broker to say it again.
+    refusals: list[str] = []
 
     def on_error(error: KafkaError) -> None:
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
@@ -88,7 +90,6 @@ def wait_for_broker(
     while True:
         admin = AdminClient({**config, **(client or {})})
         left_s = timeout_s - (time.monotonic() - start)
-        refusals.clear()
         try:
             admin.list_topics(timeout=max(min(left_s, 5.0), 0.1))
         except KafkaException as error:

@@ -203,4 +203,4 @@ def test_a_wrong_password_or_authority_is_told(kafka: Kafka, changes, why) -> No
     client = {key: value for key, value in client.items() if value is not None}
 
     with pytest.raises(BrokerUnreachable, match=why):
-        ensure_topics(kafka.secure_address, [TopicSpec("never", 1)], client, timeout_s=1.0)
+        ensure_topics(kafka.secure_address, [TopicSpec("never", 1)], client, timeout_s=2.0)
