@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := 0.13.9
 
-.PHONY: demo test lint bench constraints clean
+.PHONY: demo test lint docs bench constraints clean
 
 # torch alone is gigabytes: uv fetches in parallel and links instead of copying.
 .venv/ready: pyproject.toml constraints.txt
@@ -22,6 +22,10 @@ test: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/mypy
 
+docs: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --group docs
+	$(BIN)/mkdocs build --strict
+
 bench: .venv/ready
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
@@ -31,7 +35,7 @@ bench-%: .venv/ready
 # What every install holds, by version. Torch is pinned here alone: GPU machines carry others.
 constraints:
 	echo torch==2.13.0 > .venv/pins.txt
-	$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --group dev \
+	$(BIN)/uv pip compile --quiet --no-header --no-annotate --upgrade --group dev --group docs \
 	    --constraint .venv/pins.txt pyproject.toml --output-file constraints.txt
 
 clean:

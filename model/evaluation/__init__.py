@@ -1,0 +1,1 @@
+"""What embeddings are worth: every arm, predicted first and learned after. `upwell evaluate`."""
