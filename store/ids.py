@@ -21,6 +21,7 @@ T = TypeVar("T", bound=np.generic)
 
 MAX_IDS = 2**31 - 1
 _FIRST = 16  # ids before the first growth
+_PART = 8192  # names that are interned at once
 
 
 class IdTable:
@@ -50,10 +51,13 @@ class IdTable:
 
     def find(self, names: Sequence[str]) -> Ints:
         """Id of each name, shape (N,); -1 where it has none."""
-        out = np.empty(len(names), np.int32)
-        blob, ends = _pack(names)
+        return self.find_bytes(*_pack(names))
+
+    def find_bytes(self, text: Bytes, ends: Longs) -> Ints:
+        """As `find`; arguments as in `intern_bytes`."""
+        out = np.empty(len(ends), np.int32)
         kernels.find(
-            self._slots, self._hashes, self._offsets, self._lengths, self._blob, blob, ends, out
+            self._slots, self._hashes, self._offsets, self._lengths, self._blob, text, ends, out
         )
         return out
 
@@ -63,21 +67,38 @@ class IdTable:
         Raises:
             ValueError: a name is no valid Unicode, or there are too many.
         """
-        out = np.empty(len(names), np.int32)
-        blob, ends = _pack(names)
-        self._reserve(len(ends), len(blob))
-        kernels.intern(
-            self._slots,
-            self._hashes,
-            self._offsets,
-            self._lengths,
-            self._free,
-            self._blob,
-            self._state,
-            blob,
-            ends,
-            out,
-        )
+        return self.intern_bytes(*_pack(names))
+
+    def intern_bytes(self, text: Bytes, ends: Longs) -> Ints:
+        """As `intern`, for names that are no Python strings: a column of an Arrow batch.
+
+        Args:
+            text: the names' UTF-8, one after another and valid, shape (B,).
+            ends: where in `text` each of them ends, ascending, shape (N,).
+
+        Raises:
+            ValueError: there are too many.
+        """
+        out = np.empty(len(ends), np.int32)
+        # Most names of a long column are known or repeated: room is made for a part at a time, so
+        # that the table is sized by the names that it has, not by the longest column.
+        for first in range(0, len(ends), _PART):
+            some = ends[first : first + _PART]
+            start = int(ends[first - 1]) if first else 0
+            part = text[start : int(some[-1])]
+            self._reserve(len(some), len(part))
+            kernels.intern(
+                self._slots,
+                self._hashes,
+                self._offsets,
+                self._lengths,
+                self._free,
+                self._blob,
+                self._state,
+                part,
+                some - start,
+                out[first : first + _PART],
+            )
         return out
 
     def names(self, ids: npt.NDArray[np.integer]) -> list[str]:

@@ -71,3 +71,32 @@ def test_ids_that_are_not_live_and_names_that_are_no_strings_are_refused() -> No
         table.intern([b"a"])
     with pytest.raises(ValueError, match="want a list"):
         table.find("a")
+
+
+@given(
+    known=st.lists(st.text(max_size=3), max_size=5),
+    column=st.lists(st.sampled_from(["", "a", "b", "\u00e9", "ab", "c" * 300]), max_size=40),
+    part=st.integers(1, 7),
+)
+def test_names_as_bytes_get_the_ids_that_strings_would(known, column, part) -> None:
+    by_text, by_bytes = IdTable(), IdTable()
+    by_text.intern(known)
+    by_bytes.intern(known)
+    text = "".join(column).encode()
+    ends = np.cumsum([len(name.encode()) for name in column], dtype=np.int64)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("store.ids._PART", part)
+        got = by_bytes.intern_bytes(np.frombuffer(text, np.uint8), ends)
+
+    assert got.tolist() == by_text.intern(column).tolist()
+    assert by_bytes.find_bytes(np.frombuffer(text, np.uint8), ends).tolist() == got.tolist()
+
+
+def test_a_long_column_of_few_names_makes_no_large_table() -> None:
+    table = IdTable()
+
+    table.intern(["a", "b"] * 200_000)
+
+    assert len(table) == 2
+    assert table.nbytes() < 1_000_000
