@@ -1,71 +1,204 @@
-"""What the worker tells about itself: Prometheus metrics, and the same figures for its heartbeat.
+"""What the processes tell about themselves: Prometheus metrics, and figures for the heartbeat.
 
-The only file that knows prometheus-client. Base units; no label takes a title. Freshness is the
-product's number: visible in Redis minus appended to Kafka, of each title's oldest unseen event.
+The only file that knows prometheus-client. Base units; no label takes a title, or anything else
+that grows with the catalogue. docs/metrics.md lists every name. Freshness is the product's number:
+visible in Redis minus appended to Kafka, of each title's oldest unseen event; the stages say where
+that time went, and add up to it.
+
+Histograms are arrays that take a whole batch in one call: a loop over titles would cost the refresh
+lane more than its publishing.
 """
 
+import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Info,
+    ProcessCollector,
+    generate_latest,
+    start_http_server,
+)
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+Floats = npt.NDArray[np.float64]
 
 BUCKETS_S = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
     *(30.0, 60.0, 300.0, 900.0, 3600.0),
 )
 KINDS = ("catalog", "coplay")
+STAGES = ("read", "applied", "embedded", "visible")
+VERDICTS = ("passed", "refused", "skipped", "failed")
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _RECENT = 20_000  # freshness samples a kind that the heartbeat's percentiles look back on
 
 
-class Metrics:
-    """Counters of one worker. Methods may be called from any thread."""
+class Distribution(Collector):
+    """A histogram that takes arrays. Its lines are those of any Prometheus histogram."""
+
+    def __init__(
+        self, name: str, help_: str, labels: Sequence[str] = (), *, registry: CollectorRegistry
+    ) -> None:
+        self._name, self._help, self._labels = name, help_, tuple(labels)
+        self._lock = threading.Lock()
+        self._edges = np.array(BUCKETS_S)
+        self._counts: dict[tuple[str, ...], npt.NDArray[np.int64]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+        if not labels:
+            self.observe(())  # a rate needs the 0 before the first sample
+        registry.register(self)
+
+    def observe(self, seconds: Floats | Sequence[float], *labels: str) -> None:
+        """Add samples of shape (N,), seconds; a value for each label."""
+        values = np.asarray(seconds, np.float64)
+        # A sample on an edge belongs to the bucket below: le means less or equal.
+        buckets = np.searchsorted(self._edges, values, side="left")
+        counts = np.bincount(buckets, minlength=len(self._edges) + 1)
+        total = float(values.sum())
+        with self._lock:
+            known = self._counts.get(labels)
+            self._counts[labels] = counts if known is None else known + counts
+            self._sums[labels] = self._sums.get(labels, 0.0) + total
+
+    def describe(self) -> Iterable[HistogramMetricFamily]:
+        """Its name alone, for the registry."""
+        return [HistogramMetricFamily(self._name, self._help, labels=self._labels)]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What Prometheus reads."""
+        family = HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        with self._lock:
+            found = [
+                (labels, counts, self._sums[labels]) for labels, counts in self._counts.items()
+            ]
+        edges = [*map(repr, BUCKETS_S), "+Inf"]
+        for labels, counts, total in found:
+            upto = np.cumsum(counts).tolist()
+            family.add_metric(labels, list(zip(edges, upto, strict=True)), total)
+        yield family
+
+
+class Registry:
+    """The metrics of one process: `expose` is the page that Prometheus reads."""
+
+    def __init__(self, role: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, CPU, open files, start
+        built = Info("upwell_build", "Version of the program.", registry=self.registry)
+        built.info({"version": _version(), "python": platform.python_version(), "role": role})
+
+    def expose(self) -> bytes:
+        """Every metric in Prometheus's text format, of `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _gauge(self, name: str, help_: str, *labels: str, unknown: bool = False) -> Gauge:
+        gauge = Gauge(name, help_, labels, registry=self.registry)
+        if unknown:  # not a number until it is one: no alert holds a 0 against anybody
+            gauge.set(float("nan"))
+        return gauge
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(name, help_, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, *labels: str) -> Distribution:
+        return Distribution(name, help_, labels, registry=self.registry)
+
+
+class Metrics(Registry):
+    """Figures of one worker. Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        made: dict[str, Any] = {"registry": self.registry}
+        super().__init__("worker")
+        gauge, counter, histogram = self._gauge, self._counter, self._histogram
         self._lock = threading.Lock()
-        self._events: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
         self._recent: dict[str, deque[float]] = {kind: deque(maxlen=_RECENT) for kind in KINDS}
-        self._event_counter = Counter(
-            "upwell_events", "Events by topic and outcome.", ["topic", "outcome"], **made
+        # The ingest.
+        self._events = counter(
+            "upwell_events", "Messages by topic and outcome.", "topic", "outcome"
         )
-        self._freshness = Histogram(
-            "upwell_freshness_seconds",
-            "Embedding visible in Redis minus event appended to Kafka, by event kind.",
-            ["kind"],
-            buckets=BUCKETS_S,
-            **made,
+        self._batch_s = histogram("upwell_batch_seconds", "To decode and fold in one batch.")
+        self._lag = gauge("upwell_lag_messages", "Messages not yet read.", "topic", "partition")
+        self._watermark = gauge(
+            "upwell_low_watermark_timestamp_seconds",
+            "Every event appended to Kafka before this moment is visible in Redis.",
+            unknown=True,
         )
-        self._lag = Gauge(
-            "upwell_lag_messages", "Messages not yet read.", ["topic", "partition"], **made
+        # Freshness.
+        self._freshness = histogram(
+            "upwell_freshness_seconds", "Visible in Redis minus appended to Kafka.", "kind"
         )
-        self._dirty = Gauge("upwell_dirty_titles", "Titles that wait for the refresh.", **made)
-        self._published = Counter("upwell_published", "Embeddings written to Redis.", **made)
-        self._stale = Counter(
-            "upwell_stale_refused", "Writes that Redis refused: it had a newer one.", **made
+        self._stage_s = histogram(
+            "upwell_stage_seconds", "Freshness by the stage it was spent in.", "kind", "stage"
         )
-        self._redis_errors = Counter("upwell_redis_errors", "Failed calls of Redis.", **made)
-        self._cycles = Counter("upwell_cycles", "Training cycles by verdict.", ["verdict"], **made)
-        self._cycle_s = Histogram(
-            "upwell_cycle_seconds", "Seconds of a training cycle.", buckets=BUCKETS_S, **made
+        for kind in KINDS:
+            self._freshness.observe((), kind)
+            for stage in STAGES:
+                self._stage_s.observe((), kind, stage)
+        # The refresh lane.
+        self._dirty = gauge("upwell_dirty_titles", "Titles that wait for the refresh.")
+        self._published = counter("upwell_published", "Embeddings written to Redis.")
+        self._stale = counter("upwell_stale_refused", "Writes refused by Redis: it had newer ones.")
+        self._redis_errors = counter("upwell_redis_errors", "Failed calls of Redis.")
+        self._refresh_s = histogram("upwell_refresh_seconds", "One refresh that published.")
+        self._full = counter("upwell_full_refreshes", "Times that every title was embedded anew.")
+        # The training lane.
+        self._fresh = gauge("upwell_fresh_coplays", "Co-plays that wait for the next cycle.")
+        self._cycles = counter("upwell_cycles", "Training cycles by verdict.", "verdict")
+        for verdict in VERDICTS:
+            self._cycles.labels(verdict)
+        self._cycle_s = histogram("upwell_cycle_seconds", "One training cycle.")
+        self._step_s = histogram("upwell_cycle_step_seconds", "The same by step.", "step")
+        self._cycle_at = gauge(
+            "upwell_cycle_timestamp_seconds", "When the last cycle ended.", unknown=True
         )
-        self._refresh_s = Histogram(
-            "upwell_refresh_seconds", "Seconds of one refresh.", buckets=BUCKETS_S, **made
+        self._loss = gauge("upwell_loss", "Mean loss of the last cycle's steps.", unknown=True)
+        self._recall = gauge(
+            "upwell_gate_recall", "Recall of the gate's held-back co-plays, last cycle.", "weights"
         )
-        self._drift = Gauge(
-            "upwell_drift_cosine", "Mean cosine of new to published vectors, last cycle.", **made
+        self._drift = gauge(
+            "upwell_drift_cosine",
+            "Mean cosine of new to published vectors, last cycle.",
+            unknown=True,
         )
-        self._checkpoint_s = Gauge(
-            "upwell_checkpoint_pause_seconds", "Ingest's pause for the last checkpoint.", **made
+        self._model_step = gauge("upwell_model_step", "Gradient steps behind the weights in force.")
+        # The state and its checkpoints.
+        self._nodes = gauge("upwell_store_nodes", "Vertices of the graph.", "type")
+        self._edges = gauge("upwell_store_edges", "Edges of the graph.", "relation")
+        self._bytes = gauge("upwell_store_bytes", "Memory of the graph.", "part")
+        self._pause_s = gauge(
+            "upwell_checkpoint_pause_seconds",
+            "Ingest's pause for the last checkpoint.",
+            unknown=True,
         )
-        self._checkpoint_at = Gauge(
-            "upwell_checkpoint_timestamp_seconds", "When the last checkpoint was written.", **made
+        self._write_s = gauge(
+            "upwell_checkpoint_write_seconds", "To write the last checkpoint.", unknown=True
         )
+        self._checkpoint_at = gauge(
+            "upwell_checkpoint_timestamp_seconds",
+            "When the last checkpoint was written.",
+            unknown=True,
+        )
+        self._age_s = gauge("upwell_checkpoint_age_seconds", "Since the last checkpoint.")
+        self._age_s.set_function(self._checkpoint_age_s)
+        self._checkpoint_s = 0.0
+        self._checkpoints_failed = counter(
+            "upwell_checkpoint_failures", "Checkpoints that could not be written."
+        )
+        # Health.
+        self._check = gauge("upwell_check_ok", "1 where a check of /livez holds.", "check")
+        self._ready = gauge("upwell_ready", "1 once the space is filled and live.")
 
     def serve(self, host: str, port: int) -> None:
         """Answer Prometheus on `host:port`; raises OSError where the port is taken."""
@@ -76,20 +209,30 @@ class Metrics:
         with self._lock:
             for outcome, count in (("in", read), ("applied", applied), ("dead", dead)):
                 key = topic, outcome
-                self._events[key] = self._events.get(key, 0) + count
-                self._event_counter.labels(topic, outcome).inc(count)
+                self._counts[key] = self._counts.get(key, 0) + count
+                self._events.labels(topic, outcome).inc(count)
 
-    def freshness(self, kind: str, seconds: npt.NDArray[np.float64]) -> None:
+    def batch(self, seconds: float) -> None:
+        """A batch was decoded and folded in."""
+        self._batch_s.observe([seconds])
+
+    def freshness(self, kind: str, seconds: Floats) -> None:
         """One sample a title that has become visible, shape (T,)."""
-        histogram = self._freshness.labels(kind)
-        for value in seconds.tolist():
-            histogram.observe(value)
+        self._freshness.observe(seconds, kind)
         with self._lock:
             self._recent[kind].extend(seconds.tolist())
+
+    def stage(self, kind: str, stage: str, seconds: Floats) -> None:
+        """How long titles spent in one of `STAGES`, shape (T,)."""
+        self._stage_s.observe(seconds, kind, stage)
 
     def lag(self, lags: Mapping[tuple[str, int], int]) -> None:
         for (topic, partition), messages in lags.items():
             self._lag.labels(topic, str(partition)).set(messages)
+
+    def watermark(self, timestamp_s: float) -> None:
+        """Every event appended before this moment (Unix seconds) is visible."""
+        self._watermark.set(timestamp_s)
 
     def dirty(self, titles: int) -> None:
         self._dirty.set(titles)
@@ -97,26 +240,78 @@ class Metrics:
     def published(self, written: int, stale: int, seconds: float) -> None:
         self._published.inc(written)
         self._stale.inc(stale)
-        self._refresh_s.observe(seconds)
+        self._refresh_s.observe([seconds])
+
+    def refreshed_all(self) -> None:
+        """New weights: every title was embedded anew."""
+        self._full.inc()
 
     def redis_failed(self) -> None:
         self._redis_errors.inc()
 
-    def cycle(self, verdict: str, seconds: float, drift_cosine: float) -> None:
-        self._cycles.labels(verdict).inc()
-        self._cycle_s.observe(seconds)
-        if np.isfinite(drift_cosine):
-            self._drift.set(drift_cosine)
+    def waiting(self, fresh_coplays: int, model_step: int) -> None:
+        """What the training lane has before it, and what it has done."""
+        self._fresh.set(fresh_coplays)
+        self._model_step.set(model_step)
 
-    def checkpoint(self, pause_s: float) -> None:
-        self._checkpoint_s.set(pause_s)
-        self._checkpoint_at.set(time.time())
+    def cycle(
+        self,
+        verdict: str,
+        seconds: float,
+        drift_cosine: float,
+        *,
+        steps: Mapping[str, float] | None = None,
+        loss: float = float("nan"),
+        recall: Mapping[str, float] | None = None,
+    ) -> None:
+        """A training cycle has ended.
+
+        Args:
+            steps: seconds by step.
+            recall: of the gate, `before` and `after`; what is not a number changes nothing.
+        """
+        self._cycles.labels(verdict).inc()
+        self._cycle_s.observe([seconds])
+        self._cycle_at.set(time.time())
+        for step, value in (steps or {}).items():
+            self._step_s.observe([value], step)
+        found = [(self._drift, drift_cosine), (self._loss, loss)]
+        found += [(self._recall.labels(name), value) for name, value in (recall or {}).items()]
+        for gauge, value in found:
+            if np.isfinite(value):
+                gauge.set(value)
+
+    def store(
+        self, nodes: Mapping[str, int], edges: Mapping[str, int], memory: Mapping[str, int]
+    ) -> None:
+        """The graph's size: vertices by type, edges by relation, bytes by part."""
+        for gauge, sizes in ((self._nodes, nodes), (self._edges, edges), (self._bytes, memory)):
+            for name, size in sizes.items():
+                gauge.labels(name).set(size)
+
+    def checkpoint(
+        self, pause_s: float, write_s: float = 0.0, *, written_s: float | None = None
+    ) -> None:
+        """A checkpoint was written, now or at `written_s` (Unix seconds)."""
+        self._pause_s.set(pause_s)
+        self._write_s.set(write_s)
+        self._checkpoint_s = time.time() if written_s is None else written_s
+        self._checkpoint_at.set(self._checkpoint_s)
+
+    def checkpoint_failed(self) -> None:
+        self._checkpoints_failed.inc()
+
+    def health(self, checks: Mapping[str, bool], *, ready: bool) -> None:
+        """What /livez and /readyz say, for alerts."""
+        for name, holds in checks.items():
+            self._check.labels(name).set(holds)
+        self._ready.set(ready)
 
     def event_counts(self) -> dict[str, dict[str, int]]:
         """Events by topic: {"coplays": {"in": ..., "applied": ..., "dead": ...}}."""
         with self._lock:
             counts: dict[str, dict[str, int]] = {}
-            for (topic, outcome), count in self._events.items():
+            for (topic, outcome), count in self._counts.items():
                 counts.setdefault(topic, {})[outcome] = count
             return counts
 
@@ -129,8 +324,56 @@ class Metrics:
             recent = {kind: list(values) for kind, values in self._recent.items() if values}
         return {kind: percentiles(values) for kind, values in recent.items()}
 
+    def _checkpoint_age_s(self) -> float:
+        return time.time() - self._checkpoint_s if self._checkpoint_s else float("nan")
+
+
+class CanaryMetrics(Registry):
+    """Figures of one canary."""
+
+    def __init__(self) -> None:
+        super().__init__("canary")
+        self._sent = self._counter("upwell_canary_sent", "Heartbeat titles sent to Kafka.")
+        self._seen = self._counter("upwell_canary_seen", "Of them read back from Redis.")
+        self._lost = self._counter("upwell_canary_lost", "Of them not seen within the patience.")
+        self._seconds = self._histogram(
+            "upwell_canary_seconds", "Read back from Redis minus sent to Kafka."
+        )
+        self._seen_at = self._gauge(
+            "upwell_canary_timestamp_seconds",
+            "When a heartbeat title was last read back.",
+            unknown=True,
+        )
+
+    def sent(self) -> None:
+        self._sent.inc()
+
+    def seen(self, seconds: float) -> None:
+        self._seen.inc()
+        self._seconds.observe([seconds])
+        self._seen_at.set(time.time())
+
+    def lost(self) -> None:
+        self._lost.inc()
+
 
 def percentiles(seconds: Iterable[float]) -> dict[str, float]:
     """p50 and p99 of at least one sample."""
     p50, p99 = np.percentile(np.fromiter(seconds, np.float64), (50, 99))
     return {"p50": round(float(p50), 4), "p99": round(float(p99), 4)}
+
+
+def families(registry: Registry) -> dict[str, tuple[str, str]]:
+    """Each metric's name as Prometheus shows it -> its type and its meaning."""
+    found = {}
+    for family in registry.registry.collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        found[family.name + suffix] = (family.type, family.documentation)
+    return found
+
+
+def _version() -> Any:
+    try:
+        return version("upwell")
+    except PackageNotFoundError:  # run from a tree that was not installed
+        return "unknown"
