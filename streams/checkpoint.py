@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from streams import failpoints
+
 FORMAT = 1
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
@@ -79,11 +81,14 @@ def write(
         _sync_file(draft / MANIFEST)
         for folder in (draft, *(path for path in draft.rglob("*") if path.is_dir())):
             _sync_folder(folder)
+        failpoints.reach("checkpoint.drafted")
         place = root / f"{number:08d}"
         draft.rename(place)
         _sync_folder(root)
+        failpoints.reach("checkpoint.placed")
         for _, old in sorted(_numbered(root))[:-keep]:
             shutil.rmtree(old)
+        failpoints.reach("checkpoint.after")
     except OSError as error:
         raise CheckpointError(
             f"no checkpoint could be written under {root}: {error.strerror or error}; "

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from streams import failpoints
 from streams.dead_letters import set_aside
 from streams.events import DeadLetter, Message, decode_catalog, decode_coplays
 from streams.ingest import Batch, Ingest
@@ -90,6 +91,9 @@ class Intake:
 
     def take(self, batch: Batch) -> None:
         """Decode and fold in one batch, and set its dead letters aside first."""
+        failpoints.reach("ingest.read")
+        if not self.caught_up.is_set():
+            failpoints.reach("recovery.replaying")
         skew_s = self._kafka.max_skew_s
         catalog = batch.messages.get(self._kafka.catalog, [])
         entries = decode_catalog(catalog, max_skew_s=skew_s)
@@ -108,6 +112,7 @@ class Intake:
             if len(pairs.pairs):
                 self._state.apply_coplays(pairs.pairs, pairs.append_ms)
             self._state.positions.update(batch.positions)
+        failpoints.reach("ingest.folded")
         if entries.entries:
             self.on_catalog()
         self._count(batch.messages, dead)

@@ -30,6 +30,7 @@ import faust
 import msgspec
 from yarl import URL
 
+from streams import failpoints
 from streams.coplay import Pairing, Recent, add_play, load_recent
 from streams.dead_letters import write_dead
 from streams.events import CoPlay, DeadLetter, Message, decode_plays, encode
@@ -210,7 +211,9 @@ async def drain(
 
     def work(messages: list[Message]) -> Outcome:
         outcome = pair_batch(messages, remembered, config.rule, max_skew_s=config.max_skew_s)
+        failpoints.reach("sessions.paired")
         deliver(producer, outcome, coplays=config.coplays, changelog=changelog)
+        failpoints.reach("sessions.written")
         return outcome
 
     async for events in stream.noack_take(MAX_BATCH, within=MAX_WAIT_S):
@@ -233,6 +236,7 @@ async def serve(config: SessionsConfig, stop: asyncio.Event, counts: Counts | No
         BrokerUnreachable: at the start, or for `PATIENCE_S` seconds later on.
         TopicError, DeliveryFailed: the broker refuses a topic, or a message.
     """
+    failpoints.arm()
     counts = Counts() if counts is None else counts
     specs = [
         TopicSpec(config.plays, config.partitions),

@@ -9,7 +9,7 @@ from typing import Any
 from model.folder import load_model, save_model
 from model.micro_trainer import MicroTrainer
 from model.semantic_gnn import SemanticGNN
-from streams import checkpoint
+from streams import checkpoint, failpoints
 from streams.checkpoint import CheckpointError
 from streams.settings import GraphSettings, TrainingSettings
 from streams.state import State
@@ -51,6 +51,7 @@ def save_snapshot(root: Path, snapshot: Snapshot, *, keep: int) -> float:
             meta["state"] = snapshot.state.save(folder)
             trainer = snapshot.trainer.state().without(snapshot.state.freed_for("trainer"))
             pause_s = time.perf_counter() - start
+        failpoints.reach("checkpoint.inside")
         trainer.save(folder / "trainer")
         save_model(folder / "model", snapshot.model, snapshot.card)
 

@@ -17,6 +17,7 @@ from typing import Any
 from model.folder import save_model
 from model.micro_trainer import CycleReport, MicroTrainer
 from model.semantic_gnn import SemanticGNN
+from streams import failpoints
 from streams.metrics import Metrics
 from streams.refresh import RefreshLane
 from streams.settings import TrainingSettings
@@ -93,6 +94,7 @@ class TrainingLane:
         seconds = time.perf_counter() - start
         self.cycles += 1
         if report.model is not None and report.embedder is not None:
+            failpoints.reach("training.handover")
             self.model, self.step = report.model, self.step + report.steps
             self._refresh.hand_over(report.embedder, self.step)
         else:

@@ -23,6 +23,7 @@ from serve import spaces
 from serve.connection import Client, RedisFailed, connect
 from serve.publisher import Publisher
 from serve.status import end_status, write_status
+from streams import failpoints
 from streams.checkpoint import CheckpointError
 from streams.intake import Intake
 from streams.metrics import Metrics
@@ -78,6 +79,7 @@ class Worker:
             RedisFailed, BrokerUnreachable: no answer within the set time; the address is named.
             OSError: the metrics' port is taken.
         """
+        failpoints.arm()
         use_threads(settings.worker.threads)
         metrics = Metrics()
         if settings.worker.metrics_port:
@@ -89,6 +91,7 @@ class Worker:
             on_wait=log.warning,
         )
         snapshot = load_snapshot(settings.checkpoint.folder, settings.graph, settings.training)
+        failpoints.reach("recovery.loaded")
         state = snapshot.state
         warm_up(settings.graph)
         kafka = settings.kafka
@@ -136,7 +139,9 @@ class Worker:
         self._thread("ingest", self._intake.run)
         while not self._intake.caught_up.wait(HEARTBEAT_S) and not self._over():
             self._beat()
+        failpoints.reach("recovery.caught_up")
         self._refresh.open_space()
+        failpoints.reach("recovery.opened")
         self._phase = "live"
         self._thread("refresh", self._refresh.run)
         if self._settings.training.enabled:
@@ -144,7 +149,7 @@ class Worker:
         while not self._over():
             self._beat()
             self._checkpoint_if_due()
-            self._stopping.wait(HEARTBEAT_S)
+            self._stopping.wait(min(HEARTBEAT_S, self._settings.checkpoint.interval_s))
         self._end()
 
     def _end(self) -> None:
@@ -197,6 +202,7 @@ class Worker:
         self._snapshot.model, self._snapshot.step = self._training.model, self._training.step
         with self._snapshot.state.lock:
             positions = dict(self._snapshot.state.positions)
+        failpoints.reach("checkpoint.before")
         try:
             pause_s = save_snapshot(
                 self._settings.checkpoint.folder,
@@ -209,7 +215,9 @@ class Worker:
             return
         self._checkpoint_error = None
         self._metrics.checkpoint(pause_s)
+        failpoints.reach("commit.before")
         self._intake.commit(positions)
+        failpoints.reach("commit.after")
 
     def _beat(self) -> None:
         """Send the heartbeat; a Redis that is away is the refresh lane's to tell."""
