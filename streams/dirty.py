@@ -37,6 +37,10 @@ class Taken:
     def __len__(self) -> int:
         return len(self.titles)
 
+    def keep(self, mask: Bools) -> "Taken":
+        """The titles where `mask`, shape (T,), holds."""
+        return Taken(*(getattr(self, column.name)[mask] for column in fields(self)))
+
 
 class DirtySet:
     """Marked by the ingest, emptied by the refresh lane; its user holds the lock."""

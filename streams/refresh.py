@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from model.inference import Embedder
 from serve.connection import RedisFailed, SpaceLost
 from serve.publisher import Publisher
+from streams import failpoints
 from streams.dirty import CLEAN, Taken
 from streams.metrics import Metrics
 from streams.settings import RefreshSettings
@@ -30,6 +32,20 @@ Floats = npt.NDArray[np.float32]
 SLICE = 2048  # vectors of a full refresh that follow in one tick
 CHECK_S = 2.0  # how often an idle lane asks whether Redis still holds what we wrote
 BACKOFF_S = (0.1, 5.0)  # first and longest pause after Redis failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """T titles as they stand at one moment, to be published: a title may be retired right after.
+
+    `vectors_TD` is shape (T, D); `seen_ms`, the newest event time of each, shape (T,).
+    """
+
+    keys: list[str]
+    vectors_TD: Floats
+    names: list[str | None]
+    seen_ms: npt.NDArray[np.int64]
+    seq: int
 
 
 class RefreshLane:
@@ -156,17 +172,18 @@ class RefreshLane:
             taken = state.dirty.take(self._settings.max_titles)
             concepts = state.take_concepts()
             self._refresh(taken.titles, concepts)
-            retired, state.retired = state.retired, {}
+            parcel = self._pack(taken.titles) if len(taken) else None
+            retired = dict(state.retired)  # they stay there until Redis has it: see a checkpoint
             self._in_flight = True
+        failpoints.reach("refresh.taken")
         written = stale = 0
         try:
-            if len(taken):
-                written, stale = self._publish(taken.titles)
+            if parcel is not None:
+                written, stale = self._publish(parcel)
             self._retire(retired)
         except BaseException:
             with state.lock:
-                state.dirty.put_back(taken)
-                state.retired = {**retired, **state.retired}
+                state.dirty.put_back(taken.keep(state.graph.ids["title"].is_live(taken.titles)))
             raise
         finally:
             self._in_flight = False
@@ -208,31 +225,39 @@ class RefreshLane:
         if self._moved is not None:
             self._moved.append((titles, concepts))
 
-    def _publish(self, titles: Int32s, *, everything: bool = False) -> tuple[int, int]:
+    def _pack(self, titles: Int32s) -> _Parcel:
+        """All that is published of live `titles`; to be called under the lock that found them."""
         state = self._state
-        with state.lock:
-            vectors_TD = self.embedder.vectors(titles)
-            keys = state.graph.ids["title"].names(titles)
-            names = state.catalog.names_of(keys)
-            seen_ms = state.dirty.seen_ms(titles)
-            seq = state.next_seq()
-        report = self._publisher.publish(
+        keys = state.graph.ids["title"].names(titles)
+        return _Parcel(
             keys,
-            vectors_TD,
-            seq=seq,
+            self.embedder.vectors(titles),
+            state.catalog.names_of(keys),
+            state.dirty.seen_ms(titles),
+            state.next_seq(),
+        )
+
+    def _publish(self, parcel: _Parcel, *, everything: bool = False) -> tuple[int, int]:
+        failpoints.reach("publish.before")
+        report = self._publisher.publish(
+            parcel.keys,
+            parcel.vectors_TD,
+            seq=parcel.seq,
             step=self.step,
-            time_ms=seen_ms,
-            names=names,
+            time_ms=parcel.seen_ms,
+            names=parcel.names,
             everything=everything,
         )
+        failpoints.reach("publish.after")
         return report.written, report.stale
 
     def _publish_slice(self) -> int:
         with self._state.lock:
             live = self._state.graph.ids["title"].live_ids()
             batch = np.intersect1d(self._backlog[:SLICE], live)  # some may be retired by now
+            parcel = self._pack(batch) if len(batch) else None
             rest = self._backlog[SLICE:]
-        written = self._publish(batch, everything=True)[0] if len(batch) else 0
+        written = 0 if parcel is None else self._publish(parcel, everything=True)[0]
         self._backlog = rest  # only now: what failed is tried again
         if self._filling and not len(rest):
             self._publisher.switch()
@@ -241,10 +266,18 @@ class RefreshLane:
         return written
 
     def _retire(self, retired: dict[str, int]) -> None:
-        if retired:
-            with self._state.lock:
-                seq = self._state.next_seq()
-            self._publisher.retire(list(retired), seq=seq, time_ms=max(retired.values()))
+        """Take titles out of Redis, and off the list of those to be taken out."""
+        if not retired:
+            return
+        with self._state.lock:
+            seq = self._state.next_seq()
+        failpoints.reach("retire.before")
+        self._publisher.retire(list(retired), seq=seq, time_ms=max(retired.values()))
+        failpoints.reach("retire.after")
+        with self._state.lock:
+            for title, time_ms in retired.items():
+                if self._state.retired.get(title) == time_ms:  # else it came, and went, meanwhile
+                    del self._state.retired[title]
 
     def _reopen_if_lost(self) -> None:
         """Notice a Redis that was flushed or restored, even where nothing is dirty."""

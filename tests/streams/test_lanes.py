@@ -9,14 +9,16 @@ import pytest
 
 from model.folder import load_model
 from model.inference import Embedder
+from serve.connection import RedisFailed
 from serve.publisher import Publisher
 from serve.reader import EmbeddingReader
+from streams import failpoints
 from streams.embedded import RedisServer
 from streams.events import CatalogEntry, CoPlays, Retirement
 from streams.metrics import Metrics
 from streams.refresh import RefreshLane
 from streams.settings import GraphSettings, RefreshSettings, TrainingSettings
-from streams.snapshot import Snapshot, load_snapshot
+from streams.snapshot import Snapshot, load_snapshot, save_snapshot
 from streams.training import TrainingLane
 from tests.servers import connect, wait_until
 from tests.streams.small import TITLES, small_checkpoint
@@ -142,6 +144,68 @@ def test_a_retired_titles_slot_means_the_next_title_and_nothing_of_the_last(lane
     assert new.tolist() == old.tolist()
     assert not np.allclose(lane.embedder.vectors(new), before)
     assert not any(np.isin(old, [*pairs.a, *pairs.b]) for pairs in snapshot.state.fresh)
+
+
+def meanwhile(monkeypatch, point: str, work) -> None:
+    """Have `work` done once, as another thread would, when the lane passes `point`."""
+    left = [work]
+
+    def reach(name: str) -> None:
+        if name == point and left:
+            left.pop()()
+
+    monkeypatch.setattr(failpoints, "reach", reach)
+
+
+def test_a_title_that_is_retired_while_its_vector_is_on_the_way_does_not_stop_the_lane(
+    lane, snapshot, redis_client, monkeypatch
+):
+    publish(snapshot, CatalogEntry(title="m3", time_ms=NOW_MS, concepts={"genre": ["Crime"]}))
+    meanwhile(
+        monkeypatch,
+        "refresh.taken",
+        lambda: publish(snapshot, Retirement("m3", NOW_MS + 1)),
+    )
+
+    lane.tick()
+    lane.tick()
+
+    assert not EmbeddingReader(redis_client).get_many(["m3"]).found[0]
+    assert lane.settled
+
+
+def test_a_retirement_stands_in_the_checkpoint_until_redis_has_it(
+    lane, snapshot, monkeypatch, tmp_path
+):
+    publish(snapshot, Retirement("m3", NOW_MS))
+    meanwhile(
+        monkeypatch,
+        "retire.before",
+        lambda: save_snapshot(tmp_path, snapshot, keep=1),
+    )
+
+    lane.tick()
+
+    assert load_snapshot(tmp_path, GraphSettings()).state.retired == {"m3": NOW_MS}
+    assert snapshot.state.retired == {}
+
+
+def test_a_title_that_comes_back_while_its_retirement_fails_is_not_taken_out(
+    lane, snapshot, redis_client, monkeypatch
+):
+    def fail() -> None:
+        publish(snapshot, CatalogEntry(title="m3", time_ms=NOW_MS + 1, concepts={}))
+        raise RedisFailed("just then")
+
+    publish(snapshot, Retirement("m3", NOW_MS))
+    meanwhile(monkeypatch, "retire.before", fail)
+
+    with pytest.raises(RedisFailed):
+        lane.tick()
+    lane.tick()
+
+    assert EmbeddingReader(redis_client).get_many(["m3"]).found[0]
+    assert lane.settled
 
 
 def test_a_flushed_redis_is_filled_again_without_anyone_asking(lane, redis_client):
