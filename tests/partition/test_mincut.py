@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partition.mincut import cut, deal
+from partition.balance import largest
+from partition.mincut import coplay_edges, cut, cut_edges, random_parts
 
 
 def two_cliques(size: int) -> list[tuple[int, int, float]]:
@@ -14,10 +15,11 @@ def two_cliques(size: int) -> list[tuple[int, int, float]]:
     return [*edges, (0, size, 0.1)]
 
 
-def test_a_cut_goes_between_what_is_not_played_together(make_graph):
+@pytest.mark.parametrize("cutter", ["metis", "kaminpar"])
+def test_a_cut_goes_between_what_is_not_played_together(make_graph, cutter):
     graph = make_graph(16, two_cliques(8), {})
 
-    partition = cut(graph, 2, seed=0)
+    partition = cut(graph, 2, seed=0, cutter=cutter)
 
     assert len(set(partition.part[:8])) == 1
     assert len(set(partition.part[8:16])) == 1
@@ -72,17 +74,53 @@ def test_a_part_that_is_not_there_is_refused(make_graph):
         partition.titles(2)
 
 
+@pytest.mark.parametrize("cutter", ["metis", "kaminpar"])
+@settings(max_examples=25)
 @given(
-    sizes=st.lists(st.integers(0, 20), min_size=1, max_size=6),
-    count=st.integers(0, 40),
-    seed=st.integers(0, 99),
+    pairs=st.sets(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=120),
+    parts=st.integers(2, 5),
+    seed=st.integers(0, 9),
 )
-def test_a_deal_fills_the_small_parts_first(sizes, count, seed):
-    sizes = np.array(sizes)
+def test_no_part_is_too_large_and_the_kept_weight_is_counted(
+    make_graph, cutter, pairs, parts, seed
+):
+    coplays = [(a, b, float(1 + (a * b) % 7)) for a, b in pairs if a < b]
+    graph = make_graph(30, coplays, {})
 
-    cards = deal(sizes, count, seed)
+    partition = cut(graph, parts, seed=seed, cutter=cutter)
 
-    after = sizes + np.bincount(cards, minlength=len(sizes))
-    got = after[after > sizes]  # who was dealt a card
-    assert len(cards) == count
-    assert not len(got) or got.max() <= after.min() + 1
+    sizes = [len(partition.titles(part)) for part in range(parts)]
+    assert sum(sizes) == 30
+    assert max(sizes) <= largest(30, parts)
+    inside = sum(w for a, b, w in coplays if partition.part[a] == partition.part[b])
+    total = sum(w for _, _, w in coplays)
+    assert partition.kept_weight == pytest.approx(inside / total if total else 1.0)
+    assert partition.balance == pytest.approx(max(sizes) * parts / 30)
+
+
+def test_the_same_seed_cuts_alike_by_either_cutter(make_graph):
+    rng = np.random.default_rng(0)
+    ends = rng.integers(200, size=(1500, 2))
+    graph = make_graph(200, [(int(a), int(b), 1.0) for a, b in ends if a < b], {})
+
+    for cutter in ("metis", "kaminpar"):
+        first, again = (cut(graph, 4, seed=5, cutter=cutter) for _ in range(2))
+
+        np.testing.assert_array_equal(first.part, again.part)
+
+
+def test_a_cut_keeps_more_than_random_parts_do(make_graph):
+    edges = coplay_edges(make_graph(16, two_cliques(8), {}))
+
+    dealt = random_parts(edges, 4, seed=0)
+
+    assert np.bincount(dealt.part[:16]).tolist() == [4, 4, 4, 4]
+    assert dealt.kept_weight == pytest.approx(edges.kept(dealt.part))
+    assert cut_edges(edges, 4, seed=0).kept_weight > dealt.kept_weight
+
+
+def test_an_unknown_cutter_is_refused(make_graph):
+    graph = make_graph(2, [], {})
+
+    with pytest.raises(ValueError, match="cutter='scissors'"):
+        cut(graph, 2, seed=0, cutter="scissors")
