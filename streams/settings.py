@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 class SettingsError(ValueError):
@@ -129,9 +130,37 @@ class CheckpointSettings(Section):
 class WorkerSettings(Section):
     id: str = Field("worker-0", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     threads: Count = Field(1, le=256, description="threads of torch and of the graph")
-    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = Field(0, description="0: no server")
-    metrics_host: str = "127.0.0.1"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class OperateSettings(Section):
+    host: str = Field("127.0.0.1", description="where the worker's page, health and metrics answer")
+    port: Port = Field(0, description="of the same; 0: no server")
+    broker_down_s: Seconds = Field(60.0, description="a broker silent for longer fails /livez")
+    stalled_s: Seconds = Field(
+        120.0, description="a lane or a partition that stands still for longer fails /livez"
+    )
+    page: bool = Field(True, description="serve the live page beside health and metrics")
+
+
+class LogsSettings(Section):
+    format: Literal["text", "json"] = Field("text", description="json: one object a line")
+
+
+class TracesSettings(Section):
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="OTLP over HTTP, http://HOST:4318; none: no traces; needs the extra otel",
+    )
+    share: Share = Field(0.1, description="of batches that are traced")
+
+
+class CanarySettings(Section):
+    interval_s: Seconds = Field(5.0, description="a heartbeat title goes in so often")
+    patience_s: Seconds = Field(60.0, description="one not seen for so long counts as lost")
+    host: str = Field("127.0.0.1", description="where the canary's metrics answer")
+    port: Port = Field(0, description="of the same; 0: no server")
 
 
 class Settings(BaseSettings):
@@ -149,6 +178,10 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     worker: WorkerSettings = WorkerSettings()
+    operate: OperateSettings = OperateSettings()
+    logs: LogsSettings = LogsSettings()
+    traces: TracesSettings = TracesSettings()
+    canary: CanarySettings = CanarySettings()
 
     @classmethod
     def settings_customise_sources(

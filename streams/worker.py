@@ -82,8 +82,8 @@ class Worker:
         failpoints.arm()
         use_threads(settings.worker.threads)
         metrics = Metrics()
-        if settings.worker.metrics_port:
-            metrics.serve(settings.worker.metrics_host, settings.worker.metrics_port)
+        if settings.operate.port:
+            metrics.serve(settings.operate.host, settings.operate.port)
         redis = connect(
             settings.redis.url.get_secret_value(),
             timeout_s=settings.redis.timeout_s,
