@@ -8,7 +8,8 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -21,6 +22,7 @@ from redis.exceptions import (
     NoPermissionError,
     RedisClusterException,
     RedisError,
+    ResponseError,
 )
 from redis.retry import Retry
 
@@ -138,6 +140,66 @@ def call_all(client: Redis, commands: Iterable[Sequence[Any]]) -> list[Any]:
         if isinstance(answer, RedisError):
             raise translate(answer, address_of(client))
     return answers
+
+
+def call_stream(
+    client: Redis, commands: Iterable[Sequence[Any]], *, under_way: int
+) -> Generator[Any, None, None]:
+    """The answers to commands in their order; that of a failed one is its `redis.RedisError`.
+
+    While the server works on one, the next are packed and sent: neither waits for the other. After
+    a broken connection those without an answer are sent again, so they must bear being done twice.
+    Not for a cluster. Who stops early does not know what became of the `under_way` after the last.
+
+    Args:
+        under_way: commands that may be sent before the first answer is read.
+
+    Raises:
+        RedisFailed: the connection failed, and so did all further tries.
+    """
+    with _translated(client):
+        connection: Any = client.connection_pool.get_connection()
+    pending: deque[list[bytes]] = deque()  # packed commands without an answer, oldest first
+    sent = 0  # how many of them are on their way
+
+    def lost(_: Exception) -> None:
+        nonlocal sent
+        connection.disconnect()
+        sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        while sent < len(pending):
+            connection.send_packed_command(pending[sent])
+            sent += 1
+
+    def receive() -> Any:
+        nonlocal sent
+        send()
+        try:
+            answer = connection.read_response()
+        except ResponseError as error:
+            answer = error
+        pending.popleft()
+        sent -= 1
+        return answer
+
+    def attempt(step: Callable[[], Any]) -> Any:
+        with _translated(client):
+            return connection.retry.call_with_retry(step, lost)
+
+    try:
+        for command in commands:
+            pending.append(connection.pack_command(*command))
+            attempt(send)
+            if len(pending) == under_way:
+                yield attempt(receive)
+        while pending:
+            yield attempt(receive)
+    finally:
+        if pending:
+            connection.disconnect()  # or its next user would read our answers
+        client.connection_pool.release(connection)
 
 
 @contextlib.contextmanager

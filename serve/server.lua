@@ -30,16 +30,18 @@ end
 
 -- Writes one title's vector; returns whether it did: not over a newer seq.
 local function write(key, new, seq, step, vec, time, name)
-  local known = redis.call('HMGET', key, 'seq', 'gone')
-  if known[1] and tonumber(known[1]) > new then
+  local known, added = redis.call('HGET', key, 'seq')
+  if known and tonumber(known) > new then
     return false
   end
   if name == '' then
-    redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time)
+    added = redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time)
   else
-    redis.call('HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time, 'name', name)
+    added = redis.call(
+      'HSET', key, 'vec', vec, 'seq', seq, 'step', step, 'time_ms', time, 'name', name)
   end
-  if known[2] then
+  -- A hash that has a seq and lacked vec and step is the mark of a retired title.
+  if known and added >= 2 then
     redis.call('HDEL', key, 'gone')
     redis.call('PERSIST', key)
   end

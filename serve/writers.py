@@ -7,9 +7,10 @@ after it, and the counters come last. Who dies in between leaves vectors that we
 publish them again mends that, which a restarted worker does.
 """
 
+import contextlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from serve import search, vectors
-from serve.connection import RedisFailed, SpaceLost, call_many, translate
+from serve.connection import RedisFailed, SpaceLost, call_many, call_stream, translate
 from serve.script import Command, ServerScript, is_missing
 from serve.topology import address_of, is_cluster
 
-CHUNK = 256  # titles in one call: the server does nothing else for about a millisecond
-IN_FLIGHT = 16  # calls sent before the first answer is read
+CHUNK = 128  # titles in one call: the server does nothing else for about a millisecond
+UNDER_WAY = 8  # calls sent before the first answer is read
 SINGLES = 1024  # single titles sent before the first answer is read
 
 
@@ -123,7 +124,7 @@ class ChunkWriter(Writer):
                     ],
                 )
 
-        return self._run(commands())
+        return self._run(commands)
 
     def retire(self, keys: list[bytes], seq: int, time_ms: int, filling: Filling) -> list[int]:
         def commands() -> Iterator[Command]:
@@ -135,21 +136,27 @@ class ChunkWriter(Writer):
                     [*self._head(len(part), seq, filling), time_ms, self._mark_s],
                 )
 
-        return self._run(commands())
+        return self._run(commands)
 
     def _head(self, count: int, seq: int, filling: Filling) -> list[Any]:
         known = (filling.epoch, filling.last_seq)
         return [count, self._prefix, self._updates_kept, *known, seq]
 
-    def _run(self, commands: Iterator[Command]) -> list[int]:
-        answers: list[list[int]] = []
-        while batch := list(itertools.islice(commands, IN_FLIGHT)):
-            answers += self._send(batch)
-        return [
-            chunk * CHUNK + position - 1
-            for chunk, answer in enumerate(answers)
-            for position in answer
-        ]
+    def _run(self, commands: Callable[[], Iterator[Command]], *, again: bool = True) -> list[int]:
+        stale: list[int] = []
+        with contextlib.closing(
+            call_stream(self._client, commands(), under_way=UNDER_WAY)
+        ) as answers:
+            for chunk, answer in enumerate(answers):
+                if again and isinstance(answer, RedisError) and is_missing(answer):
+                    break
+                if isinstance(answer, RedisError):
+                    raise self._explain(answer)
+                stale += [chunk * CHUNK + position - 1 for position in answer]
+            else:
+                return stale
+        self._script.load()
+        return self._run(commands, again=False)
 
 
 class SlotWriter(Writer):

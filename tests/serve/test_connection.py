@@ -13,6 +13,7 @@ from serve.connection import (
     call,
     call_all,
     call_many,
+    call_stream,
     connect,
 )
 from serve.topology import address
@@ -108,6 +109,45 @@ def test_a_failed_command_is_ours_to_raise_and_does_not_carry_its_bytes(
     assert isinstance(failed, Exception)
     assert value == SECRET.encode()
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("under_way", [1, 3, 100])
+def test_a_stream_of_commands_is_answered_in_order_and_failures_are_answers(
+    redis_client: Redis, under_way: int
+) -> None:
+    commands = [("RPUSH", "l", row) if row != 4 else ("GET", "l") for row in range(10)]
+
+    answers = list(call_stream(redis_client, commands, under_way=under_way))
+
+    assert [a for a in answers if not isinstance(a, Exception)] == list(range(1, 10))
+    assert "WRONGTYPE" in str(answers[4])
+    assert list(call_stream(redis_client, [], under_way=under_way)) == []
+
+
+def test_a_stream_sends_again_what_a_broken_connection_left_unanswered(redis_url: str) -> None:
+    client, other = connect(redis_url), connect(redis_url)
+    answers = []
+
+    for answer in call_stream(client, [("SET", f"k{row}", row) for row in range(50)], under_way=7):
+        answers.append(answer)
+        if len(answers) in (1, 20, 45):
+            call(other, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    assert len(answers) == 50
+    assert [
+        int(value) for value in call(client, "MGET", *(f"k{row}" for row in range(50)))
+    ] == list(range(50))
+    client.close()
+    other.close()
+
+
+def test_a_stream_that_is_left_early_leaves_the_client_in_order(redis_client: Redis) -> None:
+    stream = call_stream(redis_client, [("ECHO", row) for row in range(9)], under_way=4)
+
+    assert next(stream) == b"0"
+    stream.close()
+
+    assert call(redis_client, "ECHO", "other") == b"other"
 
 
 def test_plain_text_to_a_port_that_hangs_up_is_unreachable() -> None:
