@@ -9,12 +9,14 @@ Histograms are arrays that take a whole batch in one call: a loop over titles wo
 lane more than its publishing.
 """
 
+import os
 import platform
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ KINDS = ("catalog", "coplay")
 STAGES = ("read", "applied", "embedded", "visible")
 VERDICTS = ("passed", "refused", "skipped", "failed")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _RECENT = 20_000  # freshness samples a kind that the heartbeat's percentiles look back on
 
 
@@ -97,6 +100,8 @@ class Registry:
         ProcessCollector(registry=self.registry)  # memory, CPU, open files, start
         built = Info("upwell_build", "Version of the program.", registry=self.registry)
         built.info({"version": _version(), "python": platform.python_version(), "role": role})
+        limit = self._gauge("upwell_memory_limit_bytes", "Memory that the process may use.")
+        limit.set(memory_limit())
 
     def expose(self) -> bytes:
         """Every metric in Prometheus's text format, of `CONTENT_TYPE`."""
@@ -370,6 +375,17 @@ def families(registry: Registry) -> dict[str, tuple[str, str]]:
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         found[family.name + suffix] = (family.type, family.documentation)
     return found
+
+
+def memory_limit(files: Sequence[str] = _MEMORY_LIMITS) -> int:
+    """Bytes that this process may use: its container's limit, at most the machine's memory."""
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for file in files:
+        try:
+            limit = min(limit, int(Path(file).read_text()))
+        except (OSError, ValueError):  # no such file, or the word `max`
+            continue
+    return limit
 
 
 def _version() -> Any:

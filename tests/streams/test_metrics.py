@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from streams.metrics import BUCKETS_S, CanaryMetrics, Distribution, Metrics, families
+from streams.metrics import (
+    BUCKETS_S,
+    CanaryMetrics,
+    Distribution,
+    Metrics,
+    families,
+    memory_limit,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
@@ -81,3 +88,14 @@ def test_what_is_not_known_yet_is_no_number():
     text = metrics.expose().decode()
     assert "\nupwell_drift_cosine 0.99\n" in text
     assert 'upwell_gate_recall{weights="after"} 0.2' in text
+
+
+def test_the_memory_limit_is_the_smallest_that_holds(tmp_path):
+    group, unlimited = tmp_path / "group", tmp_path / "unlimited"
+    group.write_text("1048576\n")
+    unlimited.write_text("max\n")
+
+    machine = memory_limit([str(tmp_path / "none"), str(unlimited)])
+
+    assert memory_limit([str(unlimited), str(group)]) == 1_048_576
+    assert machine > 1_048_576
