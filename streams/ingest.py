@@ -189,6 +189,14 @@ class Ingest:
         """For how many seconds no broker has answered; 0 while one does, or is not missed."""
         return 0.0 if self._down_since is None else time.monotonic() - self._down_since
 
+    def answers(self, *, timeout_s: float = 1.0) -> bool:
+        """Ask a broker: an idle topic's messages do not tell that an outage is over."""
+        for name, part in sorted(self._position)[:1]:
+            if self._watermarks(name, part, timeout_s=timeout_s)[1] < 0:
+                return False
+            self._down_since, self._reported = None, False
+        return True
+
     def close(self) -> None:
         for consumer in self._consumers.values():
             consumer.close()

@@ -7,11 +7,20 @@ with the broker before the positions move, so that a checkpoint never passes ove
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from streams import failpoints
 from streams.dead_letters import set_aside
-from streams.events import DeadLetter, Message, decode_catalog, decode_coplays
+from streams.events import (
+    CatalogEntry,
+    DeadLetter,
+    Message,
+    Retirement,
+    decode_catalog,
+    decode_coplays,
+)
 from streams.ingest import Batch, Ingest
 from streams.metrics import Metrics
 from streams.producer import DeliveryFailed, Producer
@@ -23,6 +32,8 @@ log = logging.getLogger(__name__)
 
 COMPONENT = "worker"
 RETRY_S = 0.5
+NEWEST = 12
+TAIL = 64
 
 
 class Intake:
@@ -31,6 +42,8 @@ class Intake:
     Attributes:
         caught_up: set once the topics are read up to where they ended at the start.
         on_catalog: called after catalog events were folded in.
+        newest: the titles that the catalogue has won last, oldest first, as JSON.
+        turned_s: when the thread last took a turn, monotonic.
         last_error: what is wrong with the broker now, or None.
     """
 
@@ -48,6 +61,9 @@ class Intake:
         self.caught_up = threading.Event()
         self.on_catalog: Callable[[], None] = lambda: None
         self.last_error: str | None = None
+        self.newest: deque[dict[str, Any]] = deque(maxlen=NEWEST)
+        self.turned_s = time.monotonic()
+        self._read_up_to_ms: dict[tuple[str, int], int] = {}
 
     @classmethod
     def open(cls, kafka: KafkaSettings, state: State, metrics: Metrics) -> "Intake":
@@ -75,6 +91,7 @@ class Intake:
         """
         try:
             while not self._stop.is_set():
+                self.turned_s = time.monotonic()
                 if self._ingest.caught_up:
                     self.caught_up.set()
                 try:
@@ -92,6 +109,7 @@ class Intake:
     def take(self, batch: Batch) -> None:
         """Decode and fold in one batch, and set its dead letters aside first."""
         failpoints.reach("ingest.read")
+        start, read_ms = time.perf_counter(), int(time.time() * 1000)
         if not self.caught_up.is_set():
             failpoints.reach("recovery.replaying")
         skew_s = self._kafka.max_skew_s
@@ -101,7 +119,9 @@ class Intake:
         dead = [*entries.dead, *pairs.dead]
         self._set_aside(dead)
         with self._state.lock:
+            self._state.dirty.read_ms = read_ms
             if entries.entries:
+                self._note_new(entries.entries, read_ms)
                 refused = self._state.apply_catalog(entries.entries, entries.append_ms)
                 letters = [
                     DeadLetter(catalog[entries.row[row]], "ValueError", why, "catalog")
@@ -116,10 +136,30 @@ class Intake:
         if entries.entries:
             self.on_catalog()
         self._count(batch.messages, dead)
+        self._metrics.batch(time.perf_counter() - start)
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Messages not yet read, by (topic, partition)."""
         return {} if self._stop.is_set() else self._ingest.lag(timeout_s=0.5)
+
+    def read_up_to_ms(self, lag: Mapping[tuple[str, int], int], floor_ms: int) -> int | None:
+        """Every event appended before this moment has been read; None where nothing waits.
+
+        Args:
+            lag: messages not yet read, by (topic, partition).
+            floor_ms: the answer for a partition that has not given a message yet.
+        """
+        behind = [key for key, messages in lag.items() if messages]
+        return min((self._read_up_to_ms.get(key, floor_ms) for key in behind), default=None)
+
+    def broker_trouble(self, limit_s: float) -> str | None:
+        """What is wrong where no broker has answered for more than `limit_s`, or None."""
+        if self._stop.is_set() or self._ingest.down_s <= limit_s or self._ingest.answers():
+            return None
+        return (
+            f"no broker at {self._kafka.bootstrap} has answered for {self._ingest.down_s:.0f} s; "
+            "is it running, and is kafka.bootstrap right?"
+        )
 
     def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Tell Kafka how far a durable checkpoint reaches."""
@@ -144,7 +184,18 @@ class Intake:
                 return
         raise DeliveryFailed(f"stopped while {len(letters)} dead letters were not delivered")
 
+    def _note_new(self, entries: Sequence[CatalogEntry], read_ms: int) -> None:
+        catalog = self._state.catalog
+        self.newest.extend(
+            {"title": one.title, "name": getattr(one, "name", None), "read_ms": read_ms}
+            for one in entries
+            if one.title not in catalog and not isinstance(one, Retirement)
+        )
+
     def _count(self, messages: Mapping[str, Sequence[Message]], dead: Sequence[DeadLetter]) -> None:
         for topic, found in messages.items():
+            # Of the last few: a partition that is not among them keeps an earlier, safe value.
+            for one in found[-TAIL:]:
+                self._read_up_to_ms[topic, one.partition] = one.timestamp_ms
             bad = sum(letter.message.topic == topic for letter in dead)
             self._metrics.events(topic, read=len(found), applied=len(found) - bad, dead=bad)

@@ -20,7 +20,7 @@ from serve.connection import RedisFailed, SpaceLost
 from serve.publisher import Publisher
 from streams import failpoints
 from streams.dirty import CLEAN, Taken
-from streams.metrics import Metrics
+from streams.metrics import KINDS, STAGES, Metrics
 from streams.settings import RefreshSettings
 from streams.state import State
 
@@ -76,13 +76,14 @@ class RefreshLane:
         self.embedder, self.step = embedder, step
         self._handover: tuple[Embedder, int] | None = None
         self._backlog = np.empty(0, np.int32)  # titles of a full refresh not yet published
-        self._in_flight = False
+        self._in_flight, self._in_flight_ms = False, CLEAN
         self._filling = False  # the backlog fills the space: note it when it is through
         self._moved: list[tuple[Int32s, Int32s]] | None = None
         self._freed: list[Int32s] = []
         self._wake, self._stop = threading.Event(), threading.Event()
         self._lost, self._checked = False, time.monotonic()
         self.last_error: str | None = None
+        self.turned_s = time.monotonic()  # when its thread last took a turn
         self.full_refreshes = 0
 
     def wake(self) -> None:
@@ -124,6 +125,16 @@ class RefreshLane:
             ours = self._handover or self._filling or self._lost or self._in_flight
             return not (waiting or ours or self.last_error)
 
+    def oldest_ms(self) -> int:
+        """Append time of the oldest event that readers cannot see yet; `CLEAN` if none."""
+        with self._state.lock:
+            return min(self._state.dirty.oldest_ms(), self._in_flight_ms)
+
+    @property
+    def filled(self) -> bool:
+        """Whether the space holds every title, and is live."""
+        return not (self._filling or self._lost)
+
     def open_space(self) -> None:
         """Make the space in Redis, or take up the one that stands, and publish every title."""
         relations = [relation.name for relation in self._state.graph.relations]
@@ -142,6 +153,7 @@ class RefreshLane:
         """Tick until stopped. While Redis fails, titles stay dirty and are tried again."""
         pause, due = BACKOFF_S[0], time.monotonic()
         while not self._stop.is_set():
+            self.turned_s = time.monotonic()
             self._wake.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
             due = time.monotonic() + self._settings.interval_s
@@ -173,8 +185,10 @@ class RefreshLane:
             concepts = state.take_concepts()
             self._refresh(taken.titles, concepts)
             parcel = self._pack(taken.titles) if len(taken) else None
+            embedded_ms = int(time.time() * 1000)
             retired = dict(state.retired)  # they stay there until Redis has it: see a checkpoint
             self._in_flight = True
+            self._in_flight_ms = taken.oldest_ms()
         failpoints.reach("refresh.taken")
         written = stale = 0
         try:
@@ -186,8 +200,8 @@ class RefreshLane:
                 state.dirty.put_back(taken.keep(state.graph.ids["title"].is_live(taken.titles)))
             raise
         finally:
-            self._in_flight = False
-        self._observe(taken)
+            self._in_flight, self._in_flight_ms = False, CLEAN
+        self._observe(taken, embedded_ms)
         self._metrics.dirty(len(state.dirty))
         more = self._publish_slice()
         if written or more:
@@ -211,6 +225,7 @@ class RefreshLane:
             self.embedder.refresh(self._state.graph, titles, concepts)
         self._backlog = live
         self.full_refreshes += 1
+        self._metrics.refreshed_all()
 
     def _forget(self, freed: Int32s) -> None:
         """Retired titles' slots are empty, also under the weights that may come."""
@@ -295,9 +310,18 @@ class RefreshLane:
             log.warning("cannot publish, trying again: %s", error)
         self.last_error = str(error)
 
-    def _observe(self, taken: Taken) -> None:
+    def _observe(self, taken: Taken, embedded_ms: int) -> None:
+        """Tell how fresh `taken` is now that it is visible, and where the time went."""
         now_ms = time.time() * 1000
-        for kind, since_ms in (("catalog", taken.catalog_ms), ("coplay", taken.coplay_ms)):
-            waited_ms = now_ms - since_ms[since_ms != CLEAN]
-            if len(waited_ms):
-                self._metrics.freshness(kind, np.maximum(waited_ms, 0) / 1000)
+        of_kind = zip(KINDS, (taken.catalog_ms, taken.coplay_ms), (0, 2), strict=True)
+        for kind, since_ms, column in of_kind:
+            due = since_ms != CLEAN
+            if not due.any():
+                continue
+            since_ms, when_ms = since_ms[due], taken.when_ms[due, column : column + 2]
+            self._metrics.freshness(kind, np.maximum(now_ms - since_ms, 0) / 1000)
+            known = when_ms[:, 0] != CLEAN  # else it was dirty in the checkpoint
+            marks = [since_ms[known], *when_ms[known].T, embedded_ms, now_ms]
+            for stage, before, after in zip(STAGES, marks[:-1], marks[1:], strict=True):
+                spent_ms = np.broadcast_to(after - before, (int(known.sum()),))
+                self._metrics.stage(kind, stage, np.maximum(spent_ms, 0) / 1000)

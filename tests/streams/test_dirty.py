@@ -83,3 +83,31 @@ def test_it_survives_a_checkpoint(tmp_path):
     loaded.mark_coplays(ids(4), ints(5), ints(8))
     taken = loaded.take(1)
     assert (taken.catalog_ms[0], taken.coplay_ms[0], taken.event_ms[0]) == (10, 5, 8)
+
+
+def test_when_the_oldest_unseen_event_was_read_goes_with_its_title():
+    dirty = DirtySet()
+    dirty.read_ms = 11
+    dirty.mark_coplays(ids(4), ints(10), ints(7))
+    dirty.read_ms = 99
+    dirty.mark_coplays(ids(4, 5), ints(50, 60), ints(8, 8))
+
+    taken = dirty.take(9)
+
+    assert taken.when_ms[:, 2].tolist() == [11, 99]
+    assert (taken.when_ms[:, 3] != CLEAN).all()
+    assert (taken.when_ms[:, :2] == CLEAN).all()
+    dirty.put_back(taken)
+    assert dirty.take(9).when_ms[:, 2].tolist() == [11, 99]
+
+
+def test_the_oldest_unseen_event_is_that_of_any_title_and_kind():
+    dirty = DirtySet()
+    assert dirty.oldest_ms() == CLEAN
+
+    dirty.mark_coplays(ids(1, 2), ints(30, 20), ints(1, 1))
+    dirty.mark_catalog(ids(3), ints(10), ints(1))
+
+    assert dirty.oldest_ms() == 10
+    assert dirty.take(9).oldest_ms() == 10
+    assert dirty.oldest_ms() == CLEAN

@@ -1,6 +1,8 @@
 """The two lanes against a real Redis: what is dirty goes out, and nothing is lost with Redis."""
 
+import re
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from serve.connection import RedisFailed
 from serve.publisher import Publisher
 from serve.reader import EmbeddingReader
 from streams import failpoints
+from streams.dirty import CLEAN, DirtySet
 from streams.embedded import RedisServer
 from streams.events import CatalogEntry, CoPlays, Retirement
-from streams.metrics import Metrics
+from streams.metrics import STAGES, Metrics
 from streams.refresh import RefreshLane
 from streams.settings import GraphSettings, RefreshSettings, TrainingSettings
 from streams.snapshot import Snapshot, load_snapshot, save_snapshot
@@ -307,3 +310,49 @@ def test_a_refused_model_is_kept_and_readers_never_see_it(lane, snapshot, redis_
     assert load_model(kept)[1]["reason"] == training.last_cycles[-1]["reason"]
     assert EmbeddingReader(redis_client).get_many(["m3"]).versions.step[0] == 0
     assert EmbeddingReader(redis_client).all()[1].shape == before.shape
+
+
+def test_the_stages_of_a_titles_freshness_add_up_to_it(snapshot, lane):
+    now_ms = int(time.time() * 1000)
+    snapshot.state.dirty.read_ms = now_ms - 1000
+    pair = CoPlays(
+        ["m1"], ["m2"], np.ones(1, np.float32), np.full(1, NOW_MS), np.zeros(1, np.int32)
+    )
+    snapshot.state.apply_coplays(pair, np.full(1, now_ms - 3000))
+    entry = CatalogEntry("m3", NOW_MS, {"genre": ["Drama"]})
+    snapshot.state.apply_catalog([entry], np.full(1, now_ms - 5000))
+
+    lane.tick()
+
+    found = sums(lane)
+    assert found["coplay", "read"] == pytest.approx(2 * 2.0)
+    assert found["catalog", "read"] == pytest.approx(4.0)
+    assert found["catalog", "applied"] >= 1.0
+    for kind, titles in (("coplay", 2), ("catalog", 1)):
+        stages = sum(found[kind, stage] for stage in STAGES)
+        assert stages == pytest.approx(found[(kind,)], abs=0.002 * titles)
+
+
+def test_dirt_of_a_checkpoint_counts_and_has_no_stages(snapshot, lane, tmp_path):
+    play(snapshot, 5)
+    snapshot.state.dirty.save(tmp_path / "dirty.npy")
+    snapshot.state.dirty = DirtySet.load(tmp_path / "dirty.npy")
+    assert lane.oldest_ms() == NOW_MS
+
+    lane.tick()
+
+    found = sums(lane)
+    assert found["coplay",] > 0
+    assert found["coplay", "read"] == 0
+    assert lane.oldest_ms() == CLEAN
+
+
+def sums(lane: RefreshLane) -> dict[tuple[str, ...], float]:
+    """Seconds by (kind,) and by (kind, stage), as Prometheus reads them."""
+    text = lane._metrics.expose().decode()
+    lines = re.findall(
+        r'^upwell_(?:freshness|stage)_seconds_sum\{kind="(\w+)"(?:,stage="(\w+)")?\} (\S+)$',
+        text,
+        re.M,
+    )
+    return {tuple(filter(None, labels)): float(value) for *labels, value in lines}
