@@ -273,7 +273,7 @@ def _read_toml(file: Path | None) -> dict[str, Any]:
 
 def _refuse_unknown_variables() -> None:
     """A misspelt variable would else be silently without effect."""
-    known = {"UPWELL_CONFIG"}
+    known = {"UPWELL_CONFIG", "UPWELL_FAILPOINT"}  # the latter is for tests: streams/failpoints.py
     for section_name, section in Settings.model_fields.items():
         kind: Any = section.annotation
         known |= {f"UPWELL_{section_name}__{key}".upper() for key in kind.model_fields}
