@@ -83,13 +83,14 @@ class CoplayEdges:
     weights: npt.NDArray[np.float32]
 
     def kept(self, part: Int32s) -> float:
-        """Share of the weight between titles of one part; 1 where there is no weight.
+        """Share of the weight between two titles that are of one part; 1 where there is no weight.
 
         Args:
             part: part of each title by dense id, -1: none, shape (T,).
         """
-        total = float(self.weights.sum(dtype=np.float64))
-        inside = (part[self.heads] == part[self.tails]) & (part[self.heads] >= 0)
+        apart = self.heads != self.tails
+        total = float(self.weights[apart].sum(dtype=np.float64))
+        inside = apart & (part[self.heads] == part[self.tails]) & (part[self.heads] >= 0)
         return float(self.weights[inside].sum(dtype=np.float64)) / total if total > 0 else 1.0
 
 
