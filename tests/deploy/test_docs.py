@@ -54,7 +54,10 @@ def commands(text: str, program: str) -> Iterator[list[str]]:
 
 
 def parse(words: list[str]) -> None:
-    """Have the program's own parser read the words; raises where it would refuse them."""
+    """Have the program's own parser read the words; raises where it would refuse them.
+
+    A command's bare name in the text is its name, not a call.
+    """
     command = typer.main.get_command(app)
     path = ["upwell"]
     while hasattr(command, "commands"):
@@ -63,7 +66,7 @@ def parse(words: list[str]) -> None:
         assert words[0] in command.commands, f"`{' '.join([*path, words[0]])}` is no command"
         path.append(words[0])
         command = command.commands[words.pop(0)]
-    if "..." not in words and "--help" not in words:
+    if words and "..." not in words and "--help" not in words:
         command.make_context(" ".join(path), list(words))
 
 
