@@ -140,6 +140,11 @@ class Catalog:
             refused=refused,
         )
 
+    @property
+    def any_retired(self) -> bool:
+        """Whether a title was retired, and has not come back."""
+        return bool(self._retired)
+
     def playable(self, titles: Sequence[str]) -> Bools:
         """Which titles are not retired, shape (N,); those of which nothing is known are not."""
         if not self._retired:

@@ -17,14 +17,17 @@ from model.positives import Positives
 from store.edges import EdgeBatch, Op
 from store.graph import DynamicGraph, Relation
 from streams.catalog import Catalog
+from streams.columns import CoPlays, find, intern
 from streams.dirty import DirtySet
-from streams.events import CatalogEntry, CoPlays
+from streams.events import CatalogEntry
 from streams.settings import GraphSettings
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 COPLAY = Relation("coplay", "title", "title", symmetric=True)
+BATCH = 65_536  # co-plays that the graph takes at once: what it sorts them in stays in the cache
 MAX_FRESH = 500_000  # co-plays that wait for the next cycle; older ones fall out
 
 
@@ -74,27 +77,40 @@ class State:
         Returns:
             The pairs' titles as dense ids, shape (E', 2): E' pairs whose titles both live.
         """
-        keep = self.catalog.playable(pairs.a) & self.catalog.playable(pairs.b)
-        if not keep.all():
-            pairs, append_ms = pairs.keep(keep), append_ms[keep]
-        ids = self.graph.ids["title"]
-        a, b = ids.intern(pairs.a), ids.intern(pairs.b)
+        titles = self.graph.ids["title"]
+        if self.catalog.any_retired:
+            keep = self._playable(pairs.a) & self._playable(pairs.b)
+            if not keep.all():
+                pairs, append_ms = pairs.keep(keep), append_ms[keep]
+        a, b = intern(titles, pairs.a), intern(titles, pairs.b)
         edges = len(a)
-        self.graph.apply(
-            EdgeBatch(
-                relation=np.full(edges, self.graph.relation_id(COPLAY.name), np.int16),
-                head=a,
-                tail=b,
-                weight=pairs.weight,
-                op=np.full(edges, Op.ADD, np.uint8),
-                time_ms=pairs.time_ms,
+        relation = np.full(min(edges, BATCH), self.graph.relation_id(COPLAY.name), np.int16)
+        op = np.full(min(edges, BATCH), Op.ADD, np.uint8)
+        for start in range(0, edges, BATCH):
+            part = slice(start, start + BATCH)
+            count = len(a[part])
+            self.graph.apply(
+                EdgeBatch(
+                    relation=relation[:count],
+                    head=a[part],
+                    tail=b[part],
+                    weight=pairs.weight[part],
+                    op=op[:count],
+                    time_ms=pairs.time_ms[part],
+                )
             )
-        )
         for side in (a, b):
             self.dirty.mark_coplays(side, append_ms, pairs.time_ms)
         if edges:
             self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms))
         return np.stack([a, b], axis=1)
+
+    def _playable(self, names: Sequence[str]) -> Bools:
+        """Which titles are not retired, shape (E,): who has an id is in the graph, and is not."""
+        playable = find(self.graph.ids["title"], names) >= 0
+        unknown = np.flatnonzero(~playable)
+        playable[unknown] = self.catalog.playable([names[row] for row in unknown.tolist()])
+        return playable
 
     def apply_catalog(
         self, entries: Sequence[CatalogEntry], append_ms: Int64s, *, learn: bool = False

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from store.ids import IdTable
 from streams.arrow import CONTENT_TYPE, encode_columns
+from streams.columns import Names, find, intern
 from streams.events import (
     CatalogEntry,
     CoPlay,
@@ -22,6 +24,8 @@ from streams.events import (
     decode_plays,
     encode,
 )
+from streams.settings import GraphSettings
+from streams.state import State
 
 NOW = 1_700_000_000_000
 ARROW = [("content-type", CONTENT_TYPE.encode())]
@@ -103,7 +107,8 @@ def test_an_arrow_message_carries_many_coplays():
 
     got = decode_coplays([message(GOOD), message(value, headers=ARROW, at=NOW + 1), message(GOOD)])
 
-    assert got.pairs.a == ["1", "1", "3", "1"]
+    assert list(got.pairs.a) == ["1", "1", "3", "1"]
+    assert list(got.pairs.b) == ["2", "2", "4", "2"]
     assert got.pairs.row.tolist() == [0, 1, 1, 2]
     assert got.append_ms.tolist() == [NOW, NOW + 1, NOW + 1, NOW]
     assert got.pairs.weight.tolist() == [0.5, 1.0, 1.0, 0.5]
@@ -122,7 +127,7 @@ def test_an_arrow_column_may_be_a_dictionary_and_its_time_a_timestamp():
     got = decode_coplays([message(value, headers=ARROW)])
 
     assert got.dead == []
-    assert got.pairs.a == ["1", "1"]
+    assert list(got.pairs.a) == ["1", "1"]
     assert got.pairs.time_ms.tolist() == [NOW, 7]
     assert got.pairs.weight.tolist() == [2.0, 1.0]
 
@@ -132,13 +137,27 @@ NAMES = st.sampled_from(
 )
 WEIGHTS = st.sampled_from([1.0, 0.25, 1e-6, 1e6, 1e-7, 2e6, -1.0, 0.0])
 TIMES = st.sampled_from([0, NOW, NOW + 3_600_000, NOW + 3_600_001, -1, 2**60])
+STRINGS = st.sampled_from(
+    [
+        lambda names: pa.array(names, pa.string()),
+        lambda names: pa.array(names, pa.large_string()),
+        lambda names: pa.array(names, pa.string()).dictionary_encode(),
+        lambda names: pa.array(["?", *names, "?"], pa.string())[1 : len(names) + 1],
+        lambda names: pa.array(["?", *names, "?"], pa.string()).dictionary_encode()[1:-1],
+        lambda names: pa.DictionaryArray.from_arrays(
+            pa.array(range(len(names)), pa.int8()), pa.array(names, pa.large_string())
+        ),
+    ]
+)
 
 
-@given(st.lists(st.tuples(NAMES, NAMES, WEIGHTS, TIMES), max_size=4), st.booleans())
-def test_an_arrow_message_holds_what_json_messages_of_its_rows_would(rows, weighted):
+@given(
+    st.lists(st.tuples(NAMES, NAMES, WEIGHTS, TIMES), max_size=4), st.booleans(), STRINGS, STRINGS
+)
+def test_an_arrow_message_holds_what_json_messages_of_its_rows_would(rows, weighted, left, right):
     columns = {
-        "a": pa.array([a for a, _, _, _ in rows], pa.string()),
-        "b": pa.array([b for _, b, _, _ in rows], pa.string()),
+        "a": left([a for a, _, _, _ in rows]),
+        "b": right([b for _, b, _, _ in rows]),
         "time_ms": pa.array([time_ms for _, _, _, time_ms in rows], pa.int64()),
     }
     if weighted:
@@ -157,10 +176,48 @@ def test_an_arrow_message_holds_what_json_messages_of_its_rows_would(rows, weigh
 
     assert bool(got.dead) == bool(want.dead)
     if not got.dead:
-        assert (got.pairs.a, got.pairs.b) == (want.pairs.a, want.pairs.b)
+        assert (list(got.pairs.a), list(got.pairs.b)) == (want.pairs.a, want.pairs.b)
         assert got.pairs.weight.tolist() == want.pairs.weight.tolist()
         assert got.pairs.time_ms.tolist() == want.pairs.time_ms.tolist()
         assert got.append_ms.tolist() == want.append_ms.tolist()
+
+
+def test_a_dictionary_gives_ids_to_names_that_occur_and_to_no_other():
+    names = pa.DictionaryArray.from_arrays(pa.array([2, 2], pa.int32()), pa.array(["x", "", "a"]))
+    value = encode_columns({"a": names, "b": ["b", "c"], "time_ms": [NOW, NOW]})
+    state = State.empty(GraphSettings())
+
+    got = decode_coplays([message(value, headers=ARROW), message({**GOOD, "a": "d"})])
+    state.apply_coplays(got.pairs, got.append_ms)
+
+    assert got.dead == []
+    assert sorted(state.graph.ids["title"].names(np.arange(5))) == ["2", "a", "b", "c", "d"]
+
+
+def test_a_null_inside_a_dictionary_is_dead():
+    names = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array(["a", None]))
+    value = encode_columns({"a": names, "b": ["b", "c"], "time_ms": [NOW, NOW]})
+
+    got = decode_coplays([message(value, headers=ARROW)])
+
+    assert len(got.pairs) == 0
+    assert "null" in got.dead[0].reason
+
+
+def test_an_arrow_stream_of_several_batches_is_one_column():
+    batches = [
+        pa.RecordBatch.from_pydict({"a": ["x", f"y{n}"], "b": ["b", "b"], "time_ms": [n, n]})
+        for n in range(3)
+    ]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batches[0].schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+    got = decode_coplays([message(sink.getvalue().to_pybytes(), headers=ARROW)])
+
+    assert list(got.pairs.a) == ["x", "y0", "x", "y1", "x", "y2"]
+    assert got.pairs.time_ms.tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_an_arrow_stream_without_a_batch_is_no_event():
@@ -309,9 +366,55 @@ def test_a_null_value_retires_the_title_at_its_append_time():
 
 
 def test_a_clock_that_runs_ahead_does_not_freeze_a_title():
-    got = decode_catalog([message(entry(time_ms=NOW + 60_000), at=NOW)])
+    state = State.empty(GraphSettings())
+    skewed = message(entry(time_ms=NOW + 3_600_000, concepts={"genre": ["Crime"]}))
+    right = message(entry(time_ms=NOW + 1, concepts={"genre": ["Drama"]}), at=NOW + 1)
 
-    assert got.entries[0].time_ms == NOW
+    got = decode_catalog([skewed, right])
+    state.apply_catalog(got.entries, got.append_ms)
+
+    assert [one.time_ms for one in got.entries] == [NOW, NOW + 1]
+    assert got.ahead == 1
+    assert state.graph.num_edges(1) == 1
+    assert state.graph.ids["concept"].names(state.graph.neighbors(1, [0])[1]) == ["genre:Drama"]
+
+
+@pytest.mark.parametrize("arrow", [False, True])
+def test_a_coplay_of_a_clock_that_runs_ahead_counts_as_of_its_append(arrow):
+    times = [NOW - 5, NOW + 3_600_000, NOW]
+    columns = {"a": ["1"] * 3, "b": ["2", "3", "4"], "time_ms": times}
+    batch = [message(encode_columns(columns), headers=ARROW)]
+    if not arrow:
+        batch = [message({"a": "1", "b": "2", "time_ms": time_ms}) for time_ms in times]
+
+    got = decode_coplays(batch)
+
+    assert got.pairs.time_ms.tolist() == [NOW - 5, NOW, NOW]
+    assert (got.ahead, got.dead) == (1, [])
+
+
+def test_a_play_of_a_clock_that_runs_ahead_does_not_end_its_users_session():
+    ahead = {"user": "u", "title": "1", "time_ms": NOW + 3_599_000}
+
+    got = decode_plays([message(ahead), message({**ahead, "time_ms": NOW})])
+
+    assert [play.time_ms for play in got.plays] == [NOW, NOW]
+    assert got.ahead == 1
+
+
+@pytest.mark.parametrize("decode", [decode_coplays, decode_plays, decode_catalog])
+def test_a_message_that_its_writer_stamped_years_ahead_is_dead_and_its_neighbours_are_not(decode):
+    good = {**GOOD, **entry(), "user": "u"}
+    later = NOW + 3_601_000
+    batch = [message(good), message({**good, "time_ms": later}, at=later, offset=1), message(good)]
+
+    got = decode(batch, now_ms=NOW)
+
+    assert [letter.message.offset for letter in got.dead] == [1]
+    assert "3601 s after the reader's clock" in got.dead[0].reason
+    rows = got.pairs.row if decode is decode_coplays else np.array(got.row)
+    assert rows.tolist() == [0, 2]
+    assert decode(batch, now_ms=later).dead == []
 
 
 def test_what_would_be_dead_can_be_refused_before_it_is_sent():
@@ -319,3 +422,31 @@ def test_what_would_be_dead_can_be_refused_before_it_is_sent():
         check_entry(CatalogEntry("k", 1, {"coplay": ["x"]}))
     with pytest.raises(msgspec.ValidationError, match="length"):
         check_entry(CatalogEntry("", 1, {}))
+
+
+COLUMNS = st.lists(st.sampled_from(["", "a", "b", "\u00e9\u00e9", "abc"]), max_size=6)
+
+
+@given(st.lists(st.tuples(COLUMNS, st.booleans()), min_size=1, max_size=4), st.data())
+def test_a_column_of_bytes_is_the_list_of_its_strings(parts, data):
+    columns, want = [], []
+    for values, coded in parts:
+        column = Names.of(values)
+        if coded and values:
+            code = data.draw(st.lists(st.integers(0, len(values) - 1), max_size=6))
+            column = column.keep(np.array(code, np.int64))
+            values = [values[at] for at in code]
+        columns.append(column)
+        want += values
+
+    joined = Names.join(columns)
+
+    assert list(joined) == want
+    assert list(joined.compact()) == want
+    assert [joined[at] for at in range(len(joined))] == want
+    assert list(joined[1:3]) == want[1:3]
+    table = IdTable()
+    ids = intern(table, joined)
+    assert table.names(ids) == want
+    assert len(table) == len(set(want))
+    assert find(table, joined).tolist() == ids.tolist()
