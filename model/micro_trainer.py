@@ -38,7 +38,8 @@ from model.semantic_gnn import SemanticGNN
 from model.settings import MicroConfig, ModelConfig
 from model.trainer_state import Moments, TrainerState
 from partition.hasp import HaspSubgraph
-from partition.mincut import Partition, coplay_edges, cut_edges
+from partition.keeper import Keeper
+from partition.mincut import Partition
 from partition.neighbourhood import strength, vertices
 from partition.sampler import sample_subgraph
 from store.graph import DynamicGraph
@@ -101,7 +102,7 @@ class MicroTrainer:
         self.generator = torch.Generator().manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         self.cycles = 0
-        self.partition: Partition | None = None
+        self.keeper = Keeper(config.parts, cutter=config.cutter, recut_loss=config.recut_loss)
         self.moments = Moments.none()
         self._changing = threading.Lock()
         self._before: TrainerState | None = None  # what was, while a cycle runs
@@ -138,13 +139,17 @@ class MicroTrainer:
         trainer.rng.bit_generator.state = saved.rng
         trainer.cycles, trainer.moments = saved.cycles, saved.moments
         if saved.partition is not None and saved.partition.num_parts == config.parts:
-            trainer.partition = saved.partition
+            trainer.keeper.partition = saved.partition
         return trainer
 
     def remember(self, positives: Positives) -> None:
         """Put pairs of the past into the reservoir, as after pretraining."""
         with self._changing:
             self.reservoir.add(positives)
+
+    def close(self) -> None:
+        """End what runs beside the cycles."""
+        self.keeper.close()
 
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Titles were retired; call before their dense ids can be used again."""
@@ -175,6 +180,7 @@ class MicroTrainer:
         moments = self.moments
         try:
             report, moments = self._cycle(model, graph, lock, fresh, published, stop)
+            self.keeper.settle(graph, lock, seed=int(self.rng.integers(2**31)))
         finally:
             with self._changing:
                 self.moments, self._before = moments, None
@@ -187,7 +193,7 @@ class MicroTrainer:
             self.reservoir.seen,
             self.reservoir.rng.bit_generator.state,
             self.moments,
-            self.partition,
+            self.keeper.partition,
             self.rng.bit_generator.state,
             self.generator.get_state(),
         )
@@ -207,11 +213,13 @@ class MicroTrainer:
         held_back = int(len(fresh) * self.config.held_back)
         train, gate = fresh[: len(fresh) - held_back], fresh[len(fresh) - held_back :]
         student = model.clone()
-        self._recut(graph, lock)
+        partition = self.keeper.prepare(
+            graph, lock, np.union1d(fresh.a, fresh.b), seed=int(self.rng.integers(2**31))
+        )
         clock("cut")
         with lock:
             student.bind(graph)
-            subgraph = self._sample(graph, train)
+            subgraph = self._sample(graph, partition, train)
             outside = _outside(graph, subgraph, published)
             old_pairs = Pairs.of_graph(graph, subgraph, less=gate)
         clock("sample")
@@ -249,22 +257,14 @@ class MicroTrainer:
         )
         return report, moments if passed else self.moments
 
-    def _recut(self, graph: DynamicGraph, lock: Lock) -> None:
-        if self.partition is not None and (self.cycles - 1) % self.config.recut_every:
-            return
-        with lock:
-            edges = coplay_edges(graph)
-        self.partition = cut_edges(edges, self.config.parts, seed=int(self.rng.integers(2**31)))
-
-    def _sample(self, graph: DynamicGraph, train: Positives) -> HaspSubgraph:
-        assert self.partition is not None  # noqa: S101  (`_recut` came before)
+    def _sample(self, graph: DynamicGraph, partition: Partition, train: Positives) -> HaspSubgraph:
         part = self.cycles % self.config.parts
         past = self.reservoir.pairs
         replayed = past[self.rng.integers(len(past), size=min(len(past), 2 * len(train)))]
         seeds = np.unique(np.concatenate([train.a, train.b, replayed.a, replayed.b]))
         return sample_subgraph(
             graph,
-            self.partition,
+            partition,
             part,
             seeds[seeds < vertices(graph, "title").capacity],
             fanout=self.config.fanout,

@@ -5,6 +5,8 @@ The defaults were tuned on plays before any evaluation cut, and are for no data 
 
 from dataclasses import dataclass
 
+from partition.mincut import Cutter
+
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
@@ -110,7 +112,9 @@ class MicroConfig:
         reservoir: pairs of the past that are kept.
         distillation: weight of the pull to the last published vectors.
         parts: HASP parts; a cycle trains on one. As with pretraining, no more than memory needs.
-        recut_every: cycles between two cuts.
+        cutter: `metis`, `kaminpar`, or `auto`: see partition/mincut.py.
+        recut_loss: share of the co-play weight that the parts kept when they were cut, whose loss
+            has them cut anew.
         fanout: weighted draws of co-play neighbours a seed, by hop.
         max_titles: titles in a cycle's subgraph.
         held_back: share of the fresh pairs kept for the gate.
@@ -128,7 +132,8 @@ class MicroConfig:
     reservoir: int = 200_000
     distillation: float = 5.0
     parts: int = 1
-    recut_every: int = 20
+    cutter: Cutter = "auto"
+    recut_loss: float = 0.1
     fanout: tuple[int, ...] = (10,)
     max_titles: int = 20_000
     held_back: float = 0.15

@@ -117,6 +117,10 @@ class TrainingSettings(Section):
     replay: Share = Field(0.5, description="share of a step's edges drawn from the past")
     distillation: Annotated[float, Field(ge=0)] = Field(5.0, description="pull to the last vectors")
     parts: Count = Field(1, description="HASP parts: one cycle trains on one of them")
+    cutter: Literal["auto", "metis", "kaminpar"] = Field("auto", description="what cuts them")
+    recut_loss: Share = Field(
+        0.1, description="parts that keep so much less than when they were cut are cut anew"
+    )
     min_fresh: Count = Field(256, description="fewer fresh co-plays: the cycle is skipped")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 

@@ -76,6 +76,7 @@ class TrainingLane:
                 log.exception("cycle %d failed", self.cycles + 1)
                 self._refresh.abandon_handover()
                 self._failed(error)
+        self._trainer.close()
 
     def cycle(self) -> None:
         """Train once, where enough is fresh, and hand new weights to the refresh lane."""
@@ -129,6 +130,7 @@ class TrainingLane:
             "drift_cosine": report.drift_cosine,
             "recall_before": report.recall_before,
             "recall_after": report.recall_after,
+            "kept_weight": self._trainer.keeper.kept,
         }
         return {
             "cycle": self.cycles,

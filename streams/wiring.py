@@ -28,4 +28,6 @@ def micro_config_of(settings: TrainingSettings) -> MicroConfig:
         replay=settings.replay,
         distillation=settings.distillation,
         parts=settings.parts,
+        cutter=settings.cutter,
+        recut_loss=settings.recut_loss,
     )

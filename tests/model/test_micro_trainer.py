@@ -171,7 +171,7 @@ def cycles(trainer, scene, model, count):
 
 
 def test_a_trainer_that_was_loaded_goes_on_as_the_one_that_was_saved(scene, tmp_path):
-    config = replace(CONFIG, reservoir=150, parts=2, recut_every=3)
+    config = replace(CONFIG, reservoir=150, parts=2)
     trainer = MicroTrainer(scene[2].config, config, seed=3)
     model = cycles(trainer, scene, scene[2], 2)[-1].model
 
