@@ -2,7 +2,8 @@
 
 A part's subgraph holds its titles, *every* concept, the co-plays inside the part and all semantic
 edges of its titles, in both directions. Concepts are few and tie the parts together; so each part
-has them all, and only co-plays between parts are lost.
+has them all, and only co-plays between parts are lost. A node sampler may bring in some titles of
+other parts (partition/external.py), and with them the co-plays to and among them.
 
 Source: Z. Huang et al., "Synergistic Signals: Exploiting Co-Engagement and Semantic Links via Graph
 Neural Networks", WWW 2024 (heterogeneity-aware, semantic-preserving subgraphs).
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from partition.external import NodeSampler, externals
 from partition.mincut import Partition
-from partition.neighbourhood import Float32s, Int32s, Int64s, incoming, strength, vertices
+from partition.neighbourhood import Bools, Float32s, Int32s, Int64s, incoming, strength, vertices
 from store.graph import DynamicGraph
 
 
@@ -30,6 +32,7 @@ class HaspSubgraph:
         weight: > 0, shape (E,), float32.
         strength: summed co-play weight of each title in the *whole* graph, shape (T,), float32.
         num_relations: relations in the store; message relations are 0..2 * num_relations - 1.
+        external: titles that are of another part, shape (T,), bool.
     """
 
     titles: Int32s
@@ -39,10 +42,16 @@ class HaspSubgraph:
     weight: Float32s
     strength: Float32s
     num_relations: int
+    external: Bools
 
     @property
     def num_nodes(self) -> int:
         return len(self.titles) + len(self.concepts)
+
+    @property
+    def own(self) -> Int32s:
+        """Dense ids of the part's own titles, ascending."""
+        return self.titles[~self.external]
 
     def local(self, titles: npt.NDArray[np.integer]) -> Int64s:
         """Local numbers of dense title ids, -1 where a title is not in here."""
@@ -53,7 +62,13 @@ class HaspSubgraph:
 
 
 def hasp_subgraph(
-    graph: DynamicGraph, partition: Partition, part: int, *, max_coplay: int | None
+    graph: DynamicGraph,
+    partition: Partition,
+    part: int,
+    *,
+    max_coplay: int | None,
+    sampler: NodeSampler | None = None,
+    seed: int = 0,
 ) -> HaspSubgraph:
     """The subgraph of one part.
 
@@ -61,17 +76,21 @@ def hasp_subgraph(
 
     Args:
         max_coplay: co-play neighbours of a title that are kept, the closest ones; None: all.
+        sampler: chooses titles of other parts that come along.
+        seed: of its draws.
 
     Raises:
-        ValueError: there is no such part.
+        ValueError: there is no such part, or the sampler chose a title that is not live.
     """
-    titles = partition.titles(part)
     live = vertices(graph, "title").live_ids()
+    titles = np.intersect1d(partition.titles(part), live).astype(np.int32)
+    others = externals(graph, sampler, titles, seed=seed)
     return subgraph(
         graph,
-        np.intersect1d(titles, live).astype(np.int32),
+        np.union1d(titles, others).astype(np.int32),
         vertices(graph, "concept").live_ids(),
         max_coplay=max_coplay,
+        external=others,
     )
 
 
@@ -82,9 +101,18 @@ def whole_graph(graph: DynamicGraph, *, max_coplay: int | None) -> HaspSubgraph:
 
 
 def subgraph(
-    graph: DynamicGraph, titles: Int32s, concepts: Int32s, *, max_coplay: int | None
+    graph: DynamicGraph,
+    titles: Int32s,
+    concepts: Int32s,
+    *,
+    max_coplay: int | None,
+    external: Int32s | None = None,
 ) -> HaspSubgraph:
-    """The subgraph of any titles with any concepts; both are ascending dense ids."""
+    """The subgraph of any titles with any concepts; both are ascending dense ids.
+
+    Args:
+        external: those of `titles` that are of another part; None: none is.
+    """
     inside = np.zeros(vertices(graph, "title").capacity, bool)
     inside[titles] = True
     edges = incoming(graph, titles, concepts, max_coplay=max_coplay, allowed=inside)
@@ -104,4 +132,5 @@ def subgraph(
         edges.weight[known],
         strength(graph, titles),
         len(graph.relations),
+        np.isin(titles, [] if external is None else external),
     )
