@@ -28,7 +28,6 @@ from prometheus_client import (
     Info,
     ProcessCollector,
     generate_latest,
-    start_http_server,
 )
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -44,6 +43,8 @@ STAGES = ("read", "applied", "embedded", "visible")
 VERDICTS = ("passed", "refused", "skipped", "failed")
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+WINDOW_S = 10.0  # what "recent" means
+_A_BATCH = 500  # samples of one publication that percentiles look at
 _RECENT = 20_000  # freshness samples a kind that the heartbeat's percentiles look back on
 
 
@@ -129,6 +130,9 @@ class Metrics(Registry):
         self._lock = threading.Lock()
         self._counts: dict[tuple[str, str], int] = {}
         self._recent: dict[str, deque[float]] = {kind: deque(maxlen=_RECENT) for kind in KINDS}
+        self._last_batches: deque[tuple[float, str, Floats]] = deque()
+        self._last_stages: deque[tuple[float, str, str, float, int]] = deque()
+        self.published_total = self.redis_errors_total = 0
         # The ingest.
         self._events = counter(
             "upwell_events", "Messages by topic and outcome.", "topic", "outcome"
@@ -205,10 +209,6 @@ class Metrics(Registry):
         self._check = gauge("upwell_check_ok", "1 where a check of /livez holds.", "check")
         self._ready = gauge("upwell_ready", "1 once the space is filled and live.")
 
-    def serve(self, host: str, port: int) -> None:
-        """Answer Prometheus on `host:port`; raises OSError where the port is taken."""
-        start_http_server(port, addr=host, registry=self.registry)
-
     def events(self, topic: str, *, read: int = 0, applied: int = 0, dead: int = 0) -> None:
         """Count events of `topic`: read = applied + dead, once a batch is through."""
         with self._lock:
@@ -224,12 +224,22 @@ class Metrics(Registry):
     def freshness(self, kind: str, seconds: Floats) -> None:
         """One sample a title that has become visible, shape (T,)."""
         self._freshness.observe(seconds, kind)
+        some = seconds[:: len(seconds) // _A_BATCH + 1]
+        now = time.monotonic()
         with self._lock:
-            self._recent[kind].extend(seconds.tolist())
+            self._recent[kind].extend(some.tolist())
+            self._last_batches.append((now, kind, some))
+            while now - self._last_batches[0][0] > WINDOW_S:
+                self._last_batches.popleft()
 
     def stage(self, kind: str, stage: str, seconds: Floats) -> None:
         """How long titles spent in one of `STAGES`, shape (T,)."""
         self._stage_s.observe(seconds, kind, stage)
+        now = time.monotonic()
+        with self._lock:
+            self._last_stages.append((now, kind, stage, float(seconds.sum()), len(seconds)))
+            while now - self._last_stages[0][0] > WINDOW_S:
+                self._last_stages.popleft()
 
     def lag(self, lags: Mapping[tuple[str, int], int]) -> None:
         for (topic, partition), messages in lags.items():
@@ -243,6 +253,7 @@ class Metrics(Registry):
         self._dirty.set(titles)
 
     def published(self, written: int, stale: int, seconds: float) -> None:
+        self.published_total += written
         self._published.inc(written)
         self._stale.inc(stale)
         self._refresh_s.observe([seconds])
@@ -252,6 +263,7 @@ class Metrics(Registry):
         self._full.inc()
 
     def redis_failed(self) -> None:
+        self.redis_errors_total += 1
         self._redis_errors.inc()
 
     def waiting(self, fresh_coplays: int, model_step: int) -> None:
@@ -328,6 +340,40 @@ class Metrics(Registry):
         with self._lock:
             recent = {kind: list(values) for kind, values in self._recent.items() if values}
         return {kind: percentiles(values) for kind, values in recent.items()}
+
+    def freshness_recent(self) -> dict[str, dict[str, float]]:
+        """The same of the last `WINDOW_S` seconds, by kind."""
+        found: dict[str, list[Floats]] = {}
+        oldest = time.monotonic() - WINDOW_S
+        with self._lock:
+            for at, kind, seconds in self._last_batches:
+                if at >= oldest:
+                    found.setdefault(kind, []).append(seconds)
+        return {
+            kind: percentiles(np.concatenate(parts))
+            for kind, parts in found.items()
+            if any(map(len, parts))
+        }
+
+    def stages_recent(self) -> dict[str, dict[str, float]]:
+        """Mean seconds in each stage over the last `WINDOW_S` seconds, by kind."""
+        sums: dict[str, dict[str, list[float]]] = {}
+        oldest = time.monotonic() - WINDOW_S
+        with self._lock:
+            for at, kind, stage, seconds, titles in self._last_stages:
+                if at >= oldest:
+                    total = sums.setdefault(kind, {}).setdefault(stage, [0.0, 0.0])
+                    total[0] += seconds
+                    total[1] += titles
+        return {
+            kind: {stage: round(total / max(count, 1), 4) for stage, (total, count) in of.items()}
+            for kind, of in sums.items()
+        }
+
+    @property
+    def checkpoint_age_s(self) -> float | None:
+        """Seconds since the last checkpoint; None where there is none."""
+        return round(time.time() - self._checkpoint_s, 1) if self._checkpoint_s else None
 
     def _checkpoint_age_s(self) -> float:
         return time.time() - self._checkpoint_s if self._checkpoint_s else float("nan")

@@ -26,6 +26,7 @@ class Snapshot:
         step: gradient steps of micro-training that made the weights; 0 after pretraining.
         card: about the model: data, settings, metrics.
         trainer: what micro-training remembers between cycles.
+        written_s: when it was written, Unix seconds; 0: not at all.
     """
 
     state: State
@@ -33,6 +34,7 @@ class Snapshot:
     step: int
     card: dict[str, Any]
     trainer: MicroTrainer
+    written_s: float = 0.0
 
 
 def save_snapshot(root: Path, snapshot: Snapshot, *, keep: int) -> float:
@@ -83,4 +85,5 @@ def load_snapshot(
         found.folder / "trainer", model.config, micro_config_of(training), training.seed
     )
     log.info("checkpoint %d: seq %d, step %d", found.number, state.seq, found.meta["step"])
-    return Snapshot(state, model, int(found.meta["step"]), card, trainer)
+    written_s = found.folder.stat().st_mtime
+    return Snapshot(state, model, int(found.meta["step"]), card, trainer, written_s)

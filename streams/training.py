@@ -37,6 +37,8 @@ class TrainingLane:
         model: the weights in force, in evaluation mode.
         step: gradient steps of micro-training that made them.
         last_cycles: what became of the last cycles, as JSON.
+        turned_s: when its thread last took a turn, monotonic.
+        cycling_s: since when a cycle has been running, monotonic; None between cycles.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class TrainingLane:
         self._refused = refused
         self._stop = threading.Event()
         self.cycles = 0
+        self.turned_s = time.monotonic()
+        self.cycling_s: float | None = None
         self.last_cycles: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
 
     def stop(self) -> None:
@@ -68,7 +72,8 @@ class TrainingLane:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         due = time.monotonic() + self._settings.cycle_s
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            due = time.monotonic() + self._settings.cycle_s
+            self.turned_s = time.monotonic()
+            due = self.turned_s + self._settings.cycle_s
             try:
                 self.cycle()
             except Exception as error:
@@ -76,6 +81,8 @@ class TrainingLane:
                 log.exception("cycle %d failed", self.cycles + 1)
                 self._refresh.abandon_handover()
                 self._failed(error)
+            finally:
+                self.cycling_s = None
         self._trainer.close()
 
     def cycle(self) -> None:
@@ -89,6 +96,7 @@ class TrainingLane:
             # From here on the lane notes what moves: the new vectors are of the graph as it is now.
             published_TD = self._refresh.begin_handover()
         start = time.perf_counter()
+        self.cycling_s = time.monotonic()
         report = trainer.cycle(
             self.model, state.graph, state.lock, fresh, published_TD, stop=self._stop.is_set
         )
@@ -104,7 +112,14 @@ class TrainingLane:
         if report.refused is not None:
             self._keep_refused(report.refused, report)
         self.last_cycles.append(self._told(report, len(fresh), seconds))
-        self._metrics.cycle(report.verdict, seconds, report.drift_cosine)
+        self._metrics.cycle(
+            report.verdict,
+            seconds,
+            report.drift_cosine,
+            steps=report.seconds,
+            loss=report.loss,
+            recall={"before": report.recall_before, "after": report.recall_after},
+        )
 
     def _keep_refused(self, model: SemanticGNN, report: CycleReport) -> None:
         """Keep a refused model to be looked at, the last few of them; a full disk is only told."""

@@ -11,11 +11,9 @@ what an earlier worker had published. Stop: a last refresh and a last checkpoint
 """
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from model.inference import Embedder
 from model.runtime import use_threads
@@ -25,6 +23,9 @@ from serve.publisher import Publisher
 from serve.status import end_status, write_status
 from streams import failpoints
 from streams.checkpoint import CheckpointError
+from streams.console.server import Server, health_routes, metrics_route
+from streams.health import Health
+from streams.heartbeat import Heartbeat
 from streams.intake import Intake
 from streams.metrics import Metrics
 from streams.refresh import RefreshLane
@@ -57,18 +58,16 @@ class Worker:
         refresh: RefreshLane,
         training: TrainingLane,
         metrics: Metrics,
+        heartbeat: Heartbeat,
+        health: Health,
     ) -> None:
         self._settings, self._redis, self._snapshot = settings, redis, snapshot
         self._intake, self._refresh, self._training = intake, refresh, training
-        self._metrics = metrics
-        self._started_ms = int(time.time() * 1000)
+        self._metrics, self._heartbeat, self._health = metrics, heartbeat, health
         self._stopping = threading.Event()
         self._failure: tuple[str, BaseException] | None = None
         self._checkpointed = time.monotonic()
-        self._checkpoint_error: str | None = None
-        self._phase = "catching up"
-        self._threads: list[threading.Thread] = []
-        self._last_applied = (time.monotonic(), 0)
+        self._threads: dict[str, threading.Thread] = {}
 
     @classmethod
     def start(cls, settings: Settings) -> "Worker":
@@ -81,9 +80,11 @@ class Worker:
         """
         failpoints.arm()
         use_threads(settings.worker.threads)
-        metrics = Metrics()
-        if settings.operate.port:
-            metrics.serve(settings.operate.host, settings.operate.port)
+        metrics, health = Metrics(), Health()
+        operate, server = settings.operate, None
+        if operate.port:  # before all that may take long: it says that we are not ready
+            routes = {**health_routes(health), "/metrics": metrics_route(metrics)}
+            server = Server(operate.host, operate.port, routes)
         redis = connect(
             settings.redis.url.get_secret_value(),
             timeout_s=settings.redis.timeout_s,
@@ -124,7 +125,18 @@ class Worker:
             refused=settings.checkpoint.folder / "refused",
         )
         intake.on_catalog = refresh.wake
-        return cls(settings, redis, snapshot, intake, refresh, lane, metrics)
+        metrics.checkpoint(0.0, written_s=snapshot.written_s)
+        heartbeat = Heartbeat(
+            settings,
+            state,
+            intake,
+            refresh,
+            lane,
+            metrics,
+            checkpoint_ms=int(snapshot.written_s * 1000),
+            address=None if server is None else server.address,
+        )
+        return cls(settings, redis, snapshot, intake, refresh, lane, metrics, heartbeat, health)
 
     def request_stop(self) -> None:
         """Ask `run` to end in good order; safe in a signal handler."""
@@ -137,15 +149,17 @@ class Worker:
             WorkerFailed: a thread ended.
         """
         self._thread("ingest", self._intake.run)
+        self._heartbeat.watch(self._health, self._threads)
         while not self._intake.caught_up.wait(HEARTBEAT_S) and not self._over():
             self._beat()
         failpoints.reach("recovery.caught_up")
         self._refresh.open_space()
         failpoints.reach("recovery.opened")
-        self._phase = "live"
+        self._heartbeat.phase = "live"
         self._thread("refresh", self._refresh.run)
         if self._settings.training.enabled:
             self._thread("training", self._training.run)
+        self._heartbeat.watch(self._health, self._threads)
         while not self._over():
             self._beat()
             self._checkpoint_if_due()
@@ -153,7 +167,8 @@ class Worker:
         self._end()
 
     def _end(self) -> None:
-        self._phase = "stopping"
+        self._heartbeat.phase = "stopping"
+        self._health.unready = "the worker is stopping"
         log.info("stopping: a last refresh and a last checkpoint")
         self._training.stop()
         self._intake.stop()
@@ -163,7 +178,7 @@ class Worker:
         if not self._refresh.settled:
             log.warning("not all was published: the next start does")
         self._refresh.stop()
-        for thread in self._threads:
+        for thread in self._threads.values():
             thread.join(DRAIN_S)
         if self._failure is None:  # else the state may hold half a batch
             self._checkpoint()
@@ -189,7 +204,7 @@ class Worker:
                 self._stopping.set()
 
         thread = threading.Thread(target=run, name=name, daemon=True)
-        self._threads.append(thread)
+        self._threads[name] = thread
         thread.start()
 
     def _checkpoint_if_due(self) -> None:
@@ -203,6 +218,7 @@ class Worker:
         with self._snapshot.state.lock:
             positions = dict(self._snapshot.state.positions)
         failpoints.reach("checkpoint.before")
+        start = time.perf_counter()
         try:
             pause_s = save_snapshot(
                 self._settings.checkpoint.folder,
@@ -210,11 +226,12 @@ class Worker:
                 keep=self._settings.checkpoint.keep,
             )
         except CheckpointError as error:
-            self._checkpoint_error = str(error)
+            self._heartbeat.checkpoint_error = str(error)
+            self._metrics.checkpoint_failed()
             log.error("%s", error)
             return
-        self._checkpoint_error = None
-        self._metrics.checkpoint(pause_s)
+        self._heartbeat.checkpoint_error = None
+        self._metrics.checkpoint(pause_s, time.perf_counter() - start)
         failpoints.reach("commit.before")
         self._intake.commit(positions)
         failpoints.reach("commit.after")
@@ -222,49 +239,9 @@ class Worker:
     def _beat(self) -> None:
         """Send the heartbeat; a Redis that is away is the refresh lane's to tell."""
         try:
-            write_status(self._redis, self._settings.worker.id, self.status())
+            write_status(self._redis, self._settings.worker.id, self._heartbeat.beat())
         except RedisFailed as error:
             log.debug("no heartbeat: %s", error)
-
-    def status(self) -> dict[str, Any]:
-        """What the worker tells about itself, as JSON; `upwell status` and the demo read it."""
-        state = self._snapshot.state
-        events = self._metrics.event_counts()
-        with state.lock:
-            titles, concepts = (len(state.graph.ids[kind]) for kind in ("title", "concept"))
-            edges = state.graph.num_edges(state.graph.relation_id("coplay"))
-            dirty, seq = len(state.dirty), state.seq
-        lag = self._intake.lag()
-        self._metrics.lag(lag)
-        return {
-            "role": "worker",
-            "pid": os.getpid(),
-            "phase": self._phase,
-            "started_ms": self._started_ms,
-            "space": self._settings.redis.space,
-            "step": self._refresh.step,
-            "seq": seq,
-            "titles": titles,
-            "concepts": concepts,
-            "coplay_edges": edges,
-            "events": events,
-            "events_per_s": self._rate(events),
-            "lag": sum(lag.values()),
-            "dirty": dirty,
-            "settled": self._refresh.settled,
-            "freshness_s": self._metrics.freshness_now(),
-            "cycles": self._training.cycles,
-            "last_cycles": list(self._training.last_cycles),
-            "full_refreshes": self._refresh.full_refreshes,
-            "error": self._refresh.last_error or self._checkpoint_error or self._intake.last_error,
-        }
-
-    def _rate(self, events: dict[str, dict[str, int]]) -> float:
-        """Events applied a second since the last heartbeat."""
-        then, before = self._last_applied
-        now, applied = time.monotonic(), sum(one.get("applied", 0) for one in events.values())
-        self._last_applied = now, applied
-        return (applied - before) / max(now - then, 1e-3)
 
 
 def _prune(redis: Client, keep: int) -> None:

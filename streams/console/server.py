@@ -20,6 +20,7 @@ from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from streams.health import Health, wrong
+from streams.metrics import CONTENT_TYPE, Registry
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ def health_routes(health: Health) -> dict[str, Route]:
         return _verdict({} if health.unready is None else {"ready": health.unready})
 
     return {"/livez": livez, "/readyz": readyz}
+
+
+def metrics_route(registry: Registry) -> Route:
+    """`/metrics`."""
+    return lambda: Answer(registry.expose(), CONTENT_TYPE)
 
 
 def _verdict(troubles: Mapping[str, str]) -> Answer:
