@@ -17,9 +17,10 @@ from model.micro_trainer import MicroTrainer
 from model.positives import Positives
 from model.pretrain import Pretrained, pretrain
 from model.settings import MicroConfig, ModelConfig, PretrainConfig
+from streams.columns import CoPlays
 from streams.coplay import Pairing, pair_history
 from streams.data import Dataset
-from streams.events import CatalogEntry, CoPlays
+from streams.events import CatalogEntry
 from streams.settings import GraphSettings
 from streams.snapshot import Snapshot, save_snapshot
 from streams.state import State
@@ -104,14 +105,16 @@ def fold_plays(state: State, history: History, pairing: Pairing, report: Report)
     time_ms = spread_ties(data.play_time_ms)
     pairs = pair_history(data.play_users[rows], data.play_titles[rows], time_ms[rows], rule=pairing)
     names = np.array(data.titles, dtype=object)
+    folded = []
     for start in range(0, len(pairs), CHUNK):
         part = slice(start, start + CHUNK)
         a, b = names[pairs.a[part]].tolist(), names[pairs.b[part]].tolist()
         row = np.zeros(len(a), np.int32)
         columns = CoPlays(a, b, pairs.weight[part], pairs.time_ms[part], row)
         state.apply_coplays(columns, np.zeros(len(a), np.int64))
+        folded.append(state.take_fresh())
         report("co-plays", start + len(a), len(pairs), "")
-    return Positives.join(state.fresh)
+    return Positives.join(folded)
 
 
 def entry_of(data: Dataset, title: int, *, time_ms: int) -> CatalogEntry:

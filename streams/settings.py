@@ -101,7 +101,10 @@ class GraphSettings(Section):
     half_life_s: Annotated[float, Field(gt=0)] | None = Field(
         None, description="a co-play's weight halves in so long; none: never"
     )
-    unknown_relations: Literal["accept", "refuse"] = "accept"
+    unknown_relations: Literal["accept", "refuse"] = Field(
+        "accept", description="what becomes of a catalog event with a relation that is new"
+    )
+    threads: Count = Field(1, le=256, description="threads that share a large batch of changes")
 
 
 class RefreshSettings(Section):
@@ -133,7 +136,7 @@ class CheckpointSettings(Section):
 
 class WorkerSettings(Section):
     id: str = Field("worker-0", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    threads: Count = Field(1, le=256, description="threads of torch and of the graph")
+    threads: Count = Field(1, le=256, description="threads of torch")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

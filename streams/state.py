@@ -29,6 +29,7 @@ Bools = npt.NDArray[np.bool_]
 COPLAY = Relation("coplay", "title", "title", symmetric=True)
 BATCH = 65_536  # co-plays that the graph takes at once: what it sorts them in stays in the cache
 MAX_FRESH = 500_000  # co-plays that wait for the next cycle; older ones fall out
+MAX_PARTS = 256  # batches in which they wait
 
 
 @dataclass(slots=True)
@@ -63,6 +64,7 @@ class State:
             leaf_index=settings.leaf_index,
             leaf_capacity=settings.leaf_capacity,
             half_life_s=settings.half_life_s,
+            threads=settings.threads,
         )
         return cls(graph, Catalog(graph, unknown_relations=settings.unknown_relations))
 
@@ -102,7 +104,9 @@ class State:
         for side in (a, b):
             self.dirty.mark_coplays(side, append_ms, pairs.time_ms)
         if edges:
-            self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms))
+            # A copy of what may be a view: else the whole message would stay for its time column.
+            self.fresh.append(Positives(a, b, pairs.weight, pairs.time_ms.copy()))
+            self._bound_fresh()
         return np.stack([a, b], axis=1)
 
     def _playable(self, names: Sequence[str]) -> Bools:
@@ -131,6 +135,11 @@ class State:
             self.retired.pop(title, None)
         self.retired.update(change.retired)
         return change.refused
+
+    def _bound_fresh(self) -> None:
+        """Forget what no cycle would see: without this a stalled trainer takes all memory."""
+        if len(self.fresh) > MAX_PARTS or self.fresh_count() > 2 * MAX_FRESH:
+            self.fresh = [self.take_fresh()]
 
     def take_concepts(self) -> Int32s:
         """The changed concepts, which are then no longer so, shape (C,)."""
@@ -193,7 +202,7 @@ class State:
     @classmethod
     def load(cls, folder: Path, meta: dict[str, object], settings: GraphSettings) -> "State":
         """Read what `save` wrote."""
-        graph = DynamicGraph.load(folder / "graph")
+        graph = DynamicGraph.load(folder / "graph", threads=settings.threads)
         catalog = Catalog.load(
             folder / "catalog", graph, unknown_relations=settings.unknown_relations
         )
