@@ -53,7 +53,7 @@ def _imported(checkpoints: Path) -> Any:
     """Load what a worker loads, and make it do once what it does at its start."""
     from model.inference import Embedder
     from model.runtime import use_threads
-    from streams import cli, sessions_command, worker
+    from streams import cli, sessions_command, worker  # noqa: F401 -- so that a fork has them
     from streams.settings import GraphSettings
     from streams.snapshot import load_snapshot
     from streams.warmup import warm_up
@@ -65,7 +65,6 @@ def _imported(checkpoints: Path) -> Any:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"{threads} threads before the first fork: want 1")
-    assert worker and sessions_command
     return cli
 
 
