@@ -6,7 +6,6 @@ is a file that processes share.
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,18 +15,16 @@ import numpy.typing as npt
 from redis import Redis
 
 from serve import search, spaces
-from serve.connection import RedisFailed, call_all
+from serve.connection import RedisFailed
+from serve.local_copy import CopyLocked, LocalCopy
+from serve.names import UnknownTitle, plain, without_year
 from serve.reader import EmbeddingReader
-from serve.reading import Batch
-from serve.spaces import NoSpace
-from serve.updates import Updates
-from serve.vectors import RESERVED, title_prefix
+from serve.vectors import RESERVED
 
-_SUGGESTIONS = 5
+__all__ = ["CopyLocked", "Neighbour", "SimilarTitles", "UnknownTitle", "similar_titles"]
+
 _NAMED = 50  # names with all the words of a query, of which one is the query
-_REMEMBERED = 1000  # new titles that nobody has asked for yet
 _CANARIES = 4  # heartbeat titles that may stand among the nearest
-
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +74,7 @@ class SimilarTitles:
         """
         self.refresh()
         title = self.find(query)
-        vector = self._copy.vector(title)
-        if vector is None:
-            raise UnknownTitle(query, [])  # another process has just taken it away
-        return self.near(vector, k, without=(title,))
+        return self.near(self.vector(title), k, without=(title,))
 
     def near(
         self, vector: npt.NDArray[np.float32], k: int = 10, *, without: Sequence[str] = ()
@@ -110,6 +104,24 @@ class SimilarTitles:
     def name(self, title: str) -> str | None:
         """The name of a title of the copy; None where it has none or is not there."""
         return self._copy.name(title)
+
+    def vector(self, title: str) -> npt.NDArray[np.float32]:
+        """The unit vector of a title, by id, shape (dim,); raises UnknownTitle."""
+        vector = self._copy.vector(title)
+        if vector is None:
+            raise UnknownTitle(title, [])
+        return vector
+
+    def rows(self) -> tuple[list[str], list[str | None], npt.NDArray[np.float32]]:
+        """All titles, their names, and their unit vectors as rows, shape (N, dim)."""
+        return self._copy.all()
+
+    def take_new(self) -> list[str]:
+        """Titles that have come since the last call: each is told once, in the order of its row.
+
+        Those that were there when the copy was made first are not new.
+        """
+        return self._copy.take_new()
 
 
 def similar_titles(
@@ -154,8 +166,6 @@ def _by_server(
         return None
     more = k + 1 + _CANARIES
     near = search.nearest(reader.client, space.name, space.search, matrix[0], more)
-    near = [(one, score) for one, score in near if one != title and not one.startswith(RESERVED)][
-        :k
-    ]
+    near = [pair for pair in near if pair[0] != title and not pair[0].startswith(RESERVED)][:k]
     labels = reader.names([one for one, _ in near])
     return [Neighbour(one, name, score) for (one, score), name in zip(near, labels, strict=True)]

@@ -13,6 +13,7 @@ from serve import vectors
 from serve.connection import RedisFailed, call, call_all
 
 BATCH = 5_000  # entries read at once
+_NOWHERE = b"0-0"  # before every entry
 LONGEST_BLOCK_S = 1.0  # below every socket timeout that makes sense
 
 
@@ -38,6 +39,15 @@ class Updates(NamedTuple):
     reset: bool
 
 
+class Mark(NamedTuple):
+    """How far a space was followed: its filling, the highest seq, the last entry of the stream."""
+
+    space: str
+    epoch: bytes
+    seq: int
+    position: bytes
+
+
 class Follower:
     """Reads the live space's updates, a lot at a time, and goes with a switch. One thread.
 
@@ -55,8 +65,20 @@ class Follower:
         self._space = ""
         self._epoch: bytes | None = None
         self._seq = 0
-        self._position: bytes = b"0-0"
+        self._position: bytes = _NOWHERE
         self._valid = False
+        self._unsure = False  # entries behind our position may have been trimmed
+
+    @property
+    def mark(self) -> Mark:
+        """Where it is; `resume` goes on from there, in another process too."""
+        return Mark(self._space, self._epoch or b"", self._seq, self._position)
+
+    def resume(self, mark: Mark) -> None:
+        """Go on from there: the next `poll` says `reset` only where that is not possible."""
+        self._space, self._epoch, self._seq, self._position = mark
+        self._valid = self._position != _NOWHERE  # of an empty stream nobody knows what it lost
+        self._unsure = True
 
     def poll(self, block_s: float = 0.0) -> Updates:
         """What came since the last call; the first call and one after a failure say `reset`.
@@ -89,8 +111,8 @@ class Follower:
             ],
         )
         self._space, self._epoch, self._seq = space, epoch, int(seq or 0)
-        self._position = last[0][0] if last and not self._from_start else b"0-0"
-        self._valid = epoch is not None
+        self._position = last[0][0] if last and not self._from_start else _NOWHERE
+        self._valid, self._unsure = epoch is not None, False
         return Updates(space if self._valid else "", [], reset=True)
 
     def _poll(self, block_s: float) -> Updates:
@@ -109,8 +131,9 @@ class Follower:
         switched = self._pinned is None and current != self._space.encode()
         if switched or epoch != self._epoch or int(seq or 0) < self._seq:
             return self._begin()
-        if len(entries) == BATCH and not self._stands():
+        if (self._unsure or len(entries) == BATCH) and not self._stands():
             return self._begin()
+        self._unsure = False
         self._seq = int(seq)
         if entries:
             self._position = entries[-1][0]
@@ -122,7 +145,7 @@ class Follower:
         To be asked only after a whole lot: who reads less than that has read to the end, and the
         stream keeps many lots.
         """
-        if self._position == b"0-0":
+        if self._position == _NOWHERE:
             return True
         stream = vectors.updates_key(self._space)
         at = self._position
