@@ -1,21 +1,28 @@
 """Co-plays from Kafka into the store, in one process, next to a loop that throws the bytes away.
 
-    make bench-streams ARGS="--json FILE"
+    make bench-streams ARGS="--json FILE --peers PYTHON"
 
-Writes {"figures": {name: value}, "machine": ..., "seed": ...}. The broker runs on the same machine:
-Apache Kafka as the tests have it, the embedded one where Java or its jars are missing, or the one
-that --bootstrap names. What is timed is the worker's own ingest, from the first message that the
-client hands over to the last one folded in: fetch, decode, check, intern, add to the graph, mark
-dirty, keep for training. Each round starts with an empty store; rounds take turns; medians stand.
+--peers names an interpreter that has `quixstreams`; without one Quix Streams is left out, and the
+run says so. Faust is in our own environment. Writes {"figures": {name: value}, "machine": ...,
+"seed": ...}. The broker runs on the same machine: Apache Kafka as the tests have it, the embedded
+one where Java or its jars are missing, or the one that --bootstrap names. What is timed is the
+worker's own ingest, from the first message that the client hands over to the last one folded in:
+fetch, decode, check, intern, add to the graph, mark dirty, keep for training. Each round starts
+with an empty store; rounds take turns; medians stand.
 
+`arrow_events_per_s` is with a graph of `--threads` threads (`graph.threads`), all else with one.
 `json_vs_bare_consume` is our rate of JSON messages by that of `consume` alone, with the same client
 settings, in the same run. The broker and the client's own threads take their share of both.
+`json_vs_quix` and `json_vs_faust` are by the rates at which those decode the same messages and add
+each weight to a dictionary (streams_peers.py), which is less than what we do; each in a process of
+its own, on the first `--peer-events` that it is given.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -80,7 +87,8 @@ def fill(address: str, events: dict[str, list]) -> None:
     """Write the same events to `json`, one a message, and to `arrow`, many a message."""
     ensure_topics(address, [TopicSpec(topic, PARTITIONS) for topic in ("json", "arrow", "none")])
     count = len(events["a"])
-    with Producer(address, {"compression.type": "lz4"}, linger_s=0.05, timeout_s=120) as producer:
+    # Without compression: aiokafka, on which Faust stands, lacks the codecs of most brokers.
+    with Producer(address, linger_s=0.05, timeout_s=120) as producer:
         rows = zip(events["a"], events["b"], events["time_ms"], events["weight"], strict=True)
         for row in rows:
             producer.send("json", key=row[0], value=encode(CoPlay(*row)))
@@ -116,10 +124,10 @@ def bare(address: str, topic: str, count: int) -> float:
     return took
 
 
-def folded(address: str, topic: str, count: int) -> tuple[float, State]:
+def folded(address: str, topic: str, count: int, threads: int = 1) -> tuple[float, State]:
     """Seconds from the first batch to the last one, folded into a new store; and that store."""
     kafka = KafkaSettings(bootstrap=address, coplays=topic, catalog="none")
-    state = State.empty(GraphSettings())
+    state = State.empty(GraphSettings(threads=threads))
     with Ingest(address, ["none", topic], group="bench") as ingest:
         intake = Intake(ingest, Producer(address), state, Metrics(), kafka)
         seen, start = 0, 0.0
@@ -130,6 +138,18 @@ def folded(address: str, topic: str, count: int) -> tuple[float, State]:
                 seen += len(batch)
                 intake.take(batch)
         return time.perf_counter() - start, state
+
+
+def peer_seconds(python: str, peer: str, address: str, count: int) -> float | None:
+    """Seconds that a peer takes for its first `count` events; None where it is not installed."""
+    script = str(Path(__file__).with_name("streams_peers.py"))
+    command = [python, script, peer, address, "json", str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode == 3:
+        return None
+    if done.returncode:
+        raise SystemExit(f"{peer} failed with code {done.returncode}:\n{done.stderr[-2000:]}")
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
 
 
 def pause_of(state: State) -> float:
@@ -147,12 +167,24 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="of the graph, for Arrow")
+    parser.add_argument("--peers", metavar="PYTHON", help="an interpreter that has quixstreams")
+    parser.add_argument("--peer-events", type=int, default=60_000)
+    parser.add_argument("--peer-rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="two rounds of everything")
     parser.add_argument("--bootstrap", metavar="HOST:PORT", help="a broker of yours")
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.peer_rounds = 2, 1
     events = columns_of(options.events, options.titles, np.random.default_rng(options.seed))
     count = options.events
     took: dict[str, list[float]] = {"bare": [], "json": [], "arrow": []}
+    peers = {"quix": options.peers, "faust": sys.executable}
+    peer_took: dict[str, list[float]] = {peer: [] for peer, python in peers.items() if python}
     pauses = []
+    say = Console(stderr=True).print
+    if not options.peers:
+        say("[bold red]Quix Streams is left out[/]: name an interpreter that has it by --peers")
     with broker_at(options.bootstrap) as (address, what):
         fill(address, events)
         arrows = -(-count // ROWS)
@@ -160,7 +192,7 @@ def main() -> None:
             seconds = {
                 "bare": bare(address, "json", count),
                 "json": (from_json := folded(address, "json", count))[0],
-                "arrow": (from_arrow := folded(address, "arrow", arrows))[0],
+                "arrow": (from_arrow := folded(address, "arrow", arrows, options.threads))[0],
             }
             graph, same = from_json[1].graph, from_arrow[1].graph
             assert graph.num_edges(0) == same.num_edges(0)
@@ -168,6 +200,14 @@ def main() -> None:
                 pauses.append(pause_of(from_json[1]))
                 for way, one in seconds.items():
                     took[way].append(one)
+            if 1 <= turn <= options.peer_rounds:
+                for peer in list(peer_took):
+                    took_s = peer_seconds(peers[peer], peer, address, options.peer_events)
+                    if took_s is None:
+                        say(f"[bold red]{peer} is left out[/]: {peers[peer]} does not have it")
+                        del peer_took[peer]
+                    else:
+                        peer_took[peer].append(took_s)
     rate = {way: count / float(np.median(seconds)) for way, seconds in took.items()}
     ratios = [ours / theirs for ours, theirs in zip(took["bare"], took["json"], strict=True)]
     figures = {
@@ -177,6 +217,10 @@ def main() -> None:
         "json_vs_bare_consume": round(float(np.median(ratios)), 3),
         "checkpoint_pause_ms": round(float(np.median(pauses)) * 1000, 1),
     }
+    for peer, seconds in peer_took.items():
+        theirs = options.peer_events / float(np.median(seconds))
+        figures[f"{peer}_events_per_s"] = round(theirs)
+        figures[f"json_vs_{peer}"] = round(rate["json"] / theirs, 1)
     table = Table("figure", "value", box=None, header_style="bold")
     for name, value in figures.items():
         table.add_row(name, f"{value:,}")
