@@ -23,6 +23,8 @@ from serve.publisher import Publisher
 from serve.status import end_status, write_status
 from streams import failpoints
 from streams.checkpoint import CheckpointError
+from streams.console.app import in_worker
+from streams.console.feed import Feed
 from streams.console.server import Server, health_routes, metrics_route
 from streams.health import Health
 from streams.heartbeat import Heartbeat
@@ -60,10 +62,12 @@ class Worker:
         metrics: Metrics,
         heartbeat: Heartbeat,
         health: Health,
+        feed: Feed | None,
     ) -> None:
         self._settings, self._redis, self._snapshot = settings, redis, snapshot
         self._intake, self._refresh, self._training = intake, refresh, training
         self._metrics, self._heartbeat, self._health = metrics, heartbeat, health
+        self._feed = feed
         self._stopping = threading.Event()
         self._failure: tuple[str, BaseException] | None = None
         self._checkpointed = time.monotonic()
@@ -81,10 +85,11 @@ class Worker:
         failpoints.arm()
         use_threads(settings.worker.threads)
         metrics, health = Metrics(), Health()
-        operate, server = settings.operate, None
+        operate, server, feed = settings.operate, None, None
         if operate.port:  # before all that may take long: it says that we are not ready
             routes = {**health_routes(health), "/metrics": metrics_route(metrics)}
             server = Server(operate.host, operate.port, routes)
+            feed = in_worker(server, settings) if operate.page else None
         redis = connect(
             settings.redis.url.get_secret_value(),
             timeout_s=settings.redis.timeout_s,
@@ -136,7 +141,9 @@ class Worker:
             checkpoint_ms=int(snapshot.written_s * 1000),
             address=None if server is None else server.address,
         )
-        return cls(settings, redis, snapshot, intake, refresh, lane, metrics, heartbeat, health)
+        return cls(
+            settings, redis, snapshot, intake, refresh, lane, metrics, heartbeat, health, feed
+        )
 
     def request_stop(self) -> None:
         """Ask `run` to end in good order; safe in a signal handler."""
@@ -238,8 +245,11 @@ class Worker:
 
     def _beat(self) -> None:
         """Send the heartbeat; a Redis that is away is the refresh lane's to tell."""
+        told, name = self._heartbeat.beat(), self._settings.worker.id
+        if self._feed is not None:
+            self._feed.push({**told, "worker": name})
         try:
-            write_status(self._redis, self._settings.worker.id, self._heartbeat.beat())
+            write_status(self._redis, name, told)
         except RedisFailed as error:
             log.debug("no heartbeat: %s", error)
 
