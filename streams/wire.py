@@ -129,6 +129,28 @@ def check_entry(entry: CatalogEntry) -> None:
             check_id(f"concept of {relation!r}", value)
 
 
+def check_coplay(event: CoPlay) -> None:
+    """Refuse what a type cannot.
+
+    Raises:
+        ValueError: a control character, or a pair of one title.
+    """
+    check_id("a", event.a)
+    check_id("b", event.b)
+    if event.a == event.b:
+        raise ValueError(f"a and b are both {event.a!r}: no pair")
+
+
+def check_play(event: Play) -> None:
+    """Refuse what a type cannot.
+
+    Raises:
+        ValueError: a control character.
+    """
+    check_id("user", event.user)
+    check_id("title", event.title)
+
+
 def check_id(what: str, text: str) -> None:
     """Refuse control characters.
 
@@ -162,9 +184,9 @@ def carries_arrow(message: Message) -> bool:
 
 def dead_letter(message: Message, error: Exception) -> DeadLetter:
     """The letter of a message whose decoding raised one of `BAD`."""
-    if message.value is None:
+    if message.value is None and not isinstance(error, ValueError):  # else the key is wrong
         reason = "no value"
-    elif not message.value:
+    elif message.value == b"":
         reason = "empty value"
     else:
         reason = str(error)
