@@ -11,13 +11,15 @@ gives one, so that tools which know those know ours:
 
 A letter that was sent again gets a mark: a message in the dead topic whose only header,
 `upwell.redriven`, is `partition:offset` of the letter. So `redrive` sends none twice, unless it
-dies between a letter and its mark. Failures of the environment (Redis, a disk) are no dead letters.
+dies between a letter and its mark. A worker that was killed sets aside again what it reads again:
+of such copies the first one stands for all. Failures of the environment (Redis, a disk) are no dead
+letters.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import confluent_kafka
@@ -105,7 +107,7 @@ def read_dead(
     *,
     timeout_s: float = 30.0,
 ) -> list[Dead]:
-    """All dead letters of `topic`, in order of their partition and offset.
+    """All dead letters of `topic`, one a message, in order of their partition and offset.
 
     Args:
         topic: the original topic, without `.dead`.
@@ -120,11 +122,20 @@ def read_dead(
         for name, value in message.headers or []
         if name == REDRIVEN
     }
-    return [
+    letters = [
         _dead(message, f"{message.partition}:{message.offset}" in marks)
         for message in sorted(messages, key=lambda one: (one.partition, one.offset))
         if not any(name == REDRIVEN for name, _ in message.headers or [])
     ]
+    first: dict[object, Dead] = {}
+    for letter in letters:
+        # The timestamp tells a topic that has begun anew from the one before.
+        known = letter.source.replace(":", "").isdigit()
+        message = (letter.topic, letter.source, letter.timestamp_ms) if known else letter.id
+        copy = first.setdefault(message, letter)
+        if letter.redriven and not copy.redriven:
+            first[message] = replace(copy, redriven=True)
+    return list(first.values())
 
 
 def redrive(

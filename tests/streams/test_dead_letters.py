@@ -77,6 +77,19 @@ def test_a_letter_is_sent_again_once_and_by_choice(broker: Broker) -> None:
     assert found[0].headers == [("trace", b"1")]
 
 
+def test_copies_of_a_letter_that_a_killed_worker_left_count_as_one(broker: Broker) -> None:
+    for _ in range(2):
+        producer = put(broker, [bad("copies", 7, b"{"), bad("copies", 8, b"[")])
+
+    letters = read_dead(broker.address, "copies")
+    sent = redrive(producer, broker.address, "copies", chosen=lambda one: one.source == "2:7")
+    again = redrive(producer, broker.address, "copies")
+
+    assert [letter.source for letter in letters] == ["2:7", "2:8"]
+    assert (sent, again) == (1, 1)
+    assert all(letter.redriven for letter in read_dead(broker.address, "copies"))
+
+
 def test_a_value_that_is_too_large_for_the_broker_is_cut_and_not_sent_again(broker, caplog) -> None:
     topic = "too-large"
     ensure_topics(broker.address, [TopicSpec(topic, 1), TopicSpec(topic + DEAD, 1)])
