@@ -106,7 +106,8 @@ class Fold:
         self.weights: dict[Pair, float] = defaultdict(float)
         self.newest_ms: dict[str, int] = defaultdict(int)
         self.catalog: dict[str, Listed] = {}
-        self.bad: set[tuple[str, int, int]] = set()
+        self.bad: set[tuple[str, int, int]] = set()  # what is not JSON
+        self.poison: set[tuple[str, int, int]] = set()  # what is known to be bad in other ways
         self.events = 0
         for number in range(titles):
             entry = entry_of(number)
@@ -118,10 +119,12 @@ class Fold:
             end, at = positions.get(key, 0), self._at[key]
             fold = self._coplay if key[0] == self._coplays else self._entry
             while at < len(entries) and entries[at].offset < end:
-                try:
-                    fold(entries[at])
-                except ValueError:
-                    self.bad.add((*key, entries[at].offset))
+                where = (*key, entries[at].offset)
+                if where not in self.poison:
+                    try:
+                        fold(entries[at])
+                    except ValueError:
+                        self.bad.add(where)
                 at += 1
             self._at[key] = at
 
@@ -136,7 +139,9 @@ class Fold:
         self.weights[a, b] += event.get("weight", 1.0)
         self.events += 1
         for title in (a, b):
-            self.newest_ms[title] = max(self.newest_ms[title], event["time_ms"])
+            # Of a clock that runs ahead, the broker's own is believed.
+            newest_ms = min(event["time_ms"], entry.time_ms)
+            self.newest_ms[title] = max(self.newest_ms[title], newest_ms)
 
     def _entry(self, entry: Entry) -> None:
         title = (entry.key or b"").decode()

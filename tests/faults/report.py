@@ -1,4 +1,4 @@
-"""What the scenarios found: one row a promise, what it must be and what it is, and the same as JSON."""
+"""What the scenarios found: one row a promise, what it must be and what it is; and as JSON."""
 
 import json
 from dataclasses import dataclass, field
