@@ -86,15 +86,36 @@ def bootstrap(values: Floats, cluster: Ints, *, seed: int, draws: int = 500) -> 
     Returns:
         NaN throughout where there is nothing; a point where there is one user.
     """
-    if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    _, user = np.unique(cluster, return_inverse=True)
-    total = np.bincount(user, values)
-    count = np.bincount(user).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.empty(draws)
-    for draw in range(draws):
-        times = np.bincount(rng.integers(len(count), size=len(count)), minlength=len(count))
-        means[draw] = (times @ total) / (times @ count)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(np.mean(values)), float(low), float(high))
+    return Resampling(cluster, seed=seed, draws=draws).interval(values)
+
+
+class Resampling:
+    """Draws of whole clusters, made once for any number of figures over the same queries.
+
+    Args:
+        cluster: user of each query, shape (Q,).
+        seed: of the draws; the same for two figures makes their difference a paired one.
+    """
+
+    def __init__(self, cluster: Ints, *, seed: int, draws: int = 500) -> None:
+        found, self._cluster = np.unique(cluster, return_inverse=True)
+        self._clusters = len(found)
+        rng = np.random.default_rng(seed)
+        self._times = np.empty((draws, self._clusters), np.float32)  # each is drawn so often
+        for draw in range(draws if self._clusters else 0):
+            drawn = rng.integers(self._clusters, size=self._clusters)
+            self._times[draw] = np.bincount(drawn, minlength=self._clusters)
+        self._count = self._times @ self._sum(np.ones(len(cluster)))
+
+    def interval(self, values: Floats) -> Interval:
+        """Mean of `values`, shape (Q,), and its interval; NaN throughout where there is nothing."""
+        if not len(values):
+            return Interval(float("nan"), float("nan"), float("nan"))
+        means = (self._times @ self._sum(values)) / self._count
+        low, high = np.percentile(means, [2.5, 97.5])
+        return Interval(float(np.mean(values)), float(low), float(high))
+
+    def _sum(self, values: Floats) -> npt.NDArray[np.float64]:
+        """By cluster."""
+        total = np.bincount(self._cluster, values, minlength=self._clusters)
+        return total.astype(np.float64)

@@ -52,11 +52,13 @@ class TransE:
     Attributes:
         concept_CD: norm 1, shape (C, D).
         relation_RD: shape (R, D).
+        title_TD: norm 1, shape (T, D); noise where a title has no concept.
         loss: mean of the last tenth of the steps; NaN where there were no triples.
     """
 
     concept_CD: Tensor
     relation_RD: Tensor
+    title_TD: Tensor
     loss: float
 
 
@@ -129,6 +131,7 @@ def train_transe(
     return TransE(
         F.normalize(concept_CD.detach(), dim=1),
         relation_RD.detach(),
+        F.normalize(title_TD.detach(), dim=1),
         float(np.mean(tail)) if tail else float("nan"),
     )
 

@@ -18,7 +18,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streams import cli_catalog, cli_embeddings, cli_explain, cli_operate, cli_prepare, cli_spaces
+from streams import (
+    cli_catalog,
+    cli_embeddings,
+    cli_evaluate,
+    cli_explain,
+    cli_operate,
+    cli_prepare,
+    cli_spaces,
+)
 from streams.cli_common import ConfigOption, JsonOption, settings_of
 from streams.settings import SettingsError, effective
 
@@ -41,6 +49,7 @@ app.add_typer(cli_spaces.app, name="spaces")
 cli_embeddings.register(app)
 cli_prepare.register(app)
 cli_explain.register(app)
+cli_evaluate.register(app)
 cli_operate.register(app)
 
 

@@ -1,0 +1,179 @@
+"""The arms that are ours: the SemanticGNN frozen, on a fresh graph, followed, and trained anew.
+
+    frozen               the vectors of the cut; a title that came later has none
+    frozen_fresh_graph   the weights of the cut, all vectors anew from the graph of now
+    incremental          micro-training: one cycle a window (model/micro_trainer.py)
+    retrain              pretraining anew on all that came so far, to convergence, turned into the
+                         published space (model/align.py); every k-th window, the graph always fresh
+
+All four start from one pretrained model.
+
+Shape suffixes: T titles of the stream, D width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from model.align import align, drift, procrustes
+from model.evaluation.arms import dot_scorer
+from model.evaluation.queries import Scorer
+from model.evaluation.world import World
+from model.inference import Embedder
+from model.micro_trainer import PASSED, MicroTrainer
+from model.pretrain import Progress, pretrain
+from model.semantic_gnn import SemanticGNN
+from model.settings import MicroConfig, ModelConfig, PretrainConfig
+
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Recipe:
+    """How models are made; the arms that share a recipe share the model of the cut.
+
+    Attributes:
+        progress: told of the steps of each pretraining.
+        made: the model of the cut, once one arm has asked for it.
+    """
+
+    model: ModelConfig
+    pretrain: PretrainConfig
+    micro: MicroConfig
+    seed: int
+    progress: Progress | None = None
+    made: SemanticGNN | None = None
+
+    def at_cut(self, world: World) -> SemanticGNN:
+        """The pretrained model; trained at the first call."""
+        if self.made is None:
+            self.made = self.train(world)
+        return self.made.clone().eval()
+
+    def train(self, world: World) -> SemanticGNN:
+        """A model trained on the world as it is."""
+        trained = pretrain(
+            world.graph,
+            world.positives,
+            model=self.model,
+            config=self.pretrain,
+            seed=self.seed,
+            progress=self.progress,
+        )
+        return trained.model
+
+
+class Vectors:
+    """What the arms here share: published vectors by dense id, and their drift.
+
+    Attributes:
+        drift: mean cosine to the vectors before the last `publish`.
+        published: shape (N, D), zeros where a title has none.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.drift = math.nan
+        self.published: Float32s = np.zeros((0, recipe.model.dim), np.float32)
+
+    def publish(self, vectors: Float32s) -> None:
+        if len(self.published):
+            self.drift = drift(vectors, self.published).mean_cosine
+        self.published = vectors.copy()
+
+    def embed(self, model: SemanticGNN, world: World) -> Embedder:
+        """All vectors from the graph of now, published."""
+        model.bind(world.graph)
+        embedder = Embedder(model)
+        embedder.full(world.graph)
+        self.publish(embedder.published.numpy())
+        return embedder
+
+    def scorer(self, world: World) -> Scorer:
+        return dot_scorer(world.by_title(self.published))
+
+
+class Frozen(Vectors):
+    """Nothing moves after the cut."""
+
+    def start(self, world: World) -> None:
+        self.embed(self.recipe.at_cut(world), world)
+
+    def update(self, world: World) -> None:
+        self.drift = 1.0
+
+
+class FrozenFreshGraph(Vectors):
+    """The weights stay, the graph moves."""
+
+    def start(self, world: World) -> None:
+        self.model = self.recipe.at_cut(world)
+        self.embed(self.model, world)
+
+    def update(self, world: World) -> None:
+        self.embed(self.model, world)
+
+
+class Incremental(Vectors):
+    """Micro-training.
+
+    Attributes:
+        verdicts: of each window's cycle.
+    """
+
+    def start(self, world: World) -> None:
+        recipe = self.recipe
+        self.model = recipe.at_cut(world)
+        self.embed(self.model, world)
+        self.trainer = MicroTrainer(recipe.model, recipe.micro, recipe.seed)
+        self.trainer.remember(world.positives)
+        self.seen = len(world.positives)
+        self.verdicts: list[str] = []
+
+    def update(self, world: World) -> None:
+        fresh = world.positives[self.seen :]
+        self.seen += len(fresh)
+        if not len(fresh):
+            self.embed(self.model, world)
+            return
+        report = self.trainer.cycle(self.model, world.graph, world.lock, fresh, self.published)
+        self.verdicts.append(report.verdict)
+        if report.verdict == PASSED and report.model is not None and report.embedder is not None:
+            self.model = report.model
+            self.publish(report.embedder.published.numpy())
+        else:
+            self.embed(self.model, world)
+
+
+class Retrain(Vectors):
+    """Full retraining.
+
+    Args:
+        every: windows from one retraining to the next.
+    """
+
+    def __init__(self, recipe: Recipe, *, every: int) -> None:
+        super().__init__(recipe)
+        self.every = every
+        self.windows = 0
+        self.trained = False  # whether the last update did train
+
+    def start(self, world: World) -> None:
+        self.model = self.recipe.at_cut(world)
+        self.embed(self.model, world)
+        self.seen = len(world.positives)
+
+    def update(self, world: World) -> None:
+        self.trained = self.windows > 0 and self.windows % self.every == 0
+        self.windows += 1
+        if not self.trained:
+            self.embed(self.model, world)
+            self.drift = math.nan
+            return
+        model = self.recipe.train(world)
+        embedder = Embedder(model)
+        embedder.full(world.graph)
+        self.model = align(model, procrustes(embedder.published.numpy(), self.published)).eval()
+        self.embed(self.model, world)

@@ -1,0 +1,252 @@
+"""The prequential protocol: learn from history, then predict a window and ingest it, and so on.
+
+All arms see the same world and the same questions. Arms that are trained run once a seed.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from model.evaluation.arms import ARMS, Arm
+from model.evaluation.counts import (
+    PRIORS,
+    CoCounts,
+    ConceptCosine,
+    Popularity,
+    cocount_scorer,
+)
+from model.evaluation.figures import Asked, Worth, arm_figures, differences, mean
+from model.evaluation.gnn import Frozen, FrozenFreshGraph, Incremental, Recipe, Retrain
+from model.evaluation.meter import Meter
+from model.evaluation.queries import Answers, Asker, Questions, answer
+from model.evaluation.stream import Stream, Windows
+from model.evaluation.vectors import LightGCNOnly, TransEOnly
+from model.evaluation.world import World
+from model.quality import recall_at_k
+from model.settings import MicroConfig, ModelConfig, PretrainConfig
+
+Report = Callable[[str, int, int, str], None]
+
+TRAINED = ("transe", "lightgcn", "frozen", "frozen_fresh_graph", "incremental", "retrain")
+AGAINST = (
+    ("incremental", "frozen"),
+    ("incremental", "frozen_fresh_graph"),
+    ("incremental", "cocount_fresh"),
+    ("incremental", "retrain"),
+    ("incremental", "kg_cosine"),
+    ("incremental", "transe"),
+    ("incremental", "lightgcn"),
+    ("cocount_fresh", "cocount_frozen"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the protocol is run.
+
+    Attributes:
+        arms: names of those to run.
+        seeds: of the trained arms; the stream and the questions do not depend on them.
+        windows: of the second half.
+        questions: at most so many a window, drawn evenly; all of those for strict-cold titles.
+        retrain_every: windows between two full retrainings.
+    """
+
+    arms: Sequence[str] = ARMS
+    seeds: Sequence[int] = (0,)
+    windows: int = 20
+    questions: int = 4000
+    retrain_every: int = 4
+    model: ModelConfig = field(default_factory=ModelConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    micro: MicroConfig = field(default_factory=MicroConfig)
+
+    def __post_init__(self) -> None:
+        strange = [name for name in self.arms if name not in ARMS]
+        if strange or not self.arms:
+            raise ValueError(
+                f"arm {strange[0] if strange else ''!r}: want some of {', '.join(ARMS)}"
+            )
+        for name in ("windows", "questions", "retrain_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
+        if not self.seeds:
+            raise ValueError("no seed: want at least one")
+
+
+@dataclass(slots=True)
+class _Track:
+    """One arm on its way."""
+
+    name: str
+    seed: int
+    arm: Arm
+    meter: Meter = field(default_factory=Meter)
+    start_seconds: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    drift: list[float] = field(default_factory=list)
+    answers: list[Answers] = field(default_factory=list)
+
+
+def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]:
+    """Run the protocol.
+
+    Args:
+        report: told step, parts done, parts in all, and a remark.
+
+    Returns:
+        Figures that JSON can hold.
+
+    Raises:
+        ValueError: fewer plays than windows.
+    """
+    began = time.perf_counter()
+    windows = Windows.of(stream, options.windows)
+    prior = choose_prior(stream, windows, options)
+    tracks, asked = _follow(stream, windows, options, prior, report)
+    by_arm: dict[str, list[_Track]] = {}
+    for track in tracks:
+        by_arm.setdefault(track.name, []).append(track)
+    all_asked = Asked.of(asked)
+    worth = {name: Worth.of([one.answers for one in some]) for name, some in by_arm.items()}
+    arms: dict[str, Any] = {}
+    for name, some in by_arm.items():
+        report("intervals", len(arms) + 1, len(by_arm), name)
+        arms[name] = {
+            **arm_figures(worth[name], all_asked, windows=len(windows)),
+            **_costs(some),
+        }
+    return {
+        "protocol": {
+            "plays": len(stream),
+            "titles": len(stream.titles),
+            "concepts": len(stream.concepts),
+            "users": int(stream.users.max(initial=-1)) + 1,
+            "coplays": len(stream.pair_row),
+            "cut": windows.cut,
+            "windows": len(windows),
+            "seeds": list(options.seeds),
+            "questions": len(all_asked.user),
+            "cold_questions": len(all_asked.cold_user),
+            "questions_a_window_at_most": options.questions,
+            "retrain_every": options.retrain_every,
+            "cocount_prior": prior,
+            "candidates": "titles of the catalogue less those that the user has played",
+            "intervals": "95 %, bootstrap over users, 500 draws",
+        },
+        "arms": arms,
+        "differences": {
+            f"{ours}-{theirs}": differences(worth[ours], worth[theirs], all_asked)
+            for ours, theirs in AGAINST
+            if ours in worth and theirs in worth
+        },
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def choose_prior(stream: Stream, windows: Windows, options: Options) -> float:
+    """The co-counts' prior that does best on the newest tenth of history, the rest being known."""
+    split = windows.cut - windows.cut // 10
+    world = World(stream)
+    asker = Asker(stream, most=options.questions, seed=0)
+    world.arrive(int(stream.time_ms[windows.cut - 1]))
+    world.ingest(slice(0, split))
+    questions = asker.ask(slice(split, windows.cut), world)
+    if not len(questions):
+        return PRIORS[len(PRIORS) // 2]
+    hits = []
+    for prior in PRIORS:
+        got = answer(questions, cocount_scorer(world, prior), world.known_T, world.plays_T)
+        hits.append(float(recall_at_k(got.e1).mean() + recall_at_k(got.e2).mean()))
+    return PRIORS[int(np.argmax(hits))]
+
+
+def _follow(
+    stream: Stream, windows: Windows, options: Options, prior: float, report: Report
+) -> tuple[list[_Track], list[Questions]]:
+    """Take every arm through all windows."""
+    world = World(stream)
+    asker = Asker(stream, most=options.questions, seed=0)
+    world.arrive(int(stream.time_ms[windows.cut - 1]))
+    world.ingest(slice(0, windows.cut))
+    tracks = _tracks(options, prior, report)
+    for number, track in enumerate(tracks):
+        report("at the cut", number, len(tracks), track.name)
+        with track.meter.measure():
+            track.arm.start(world)
+        track.start_seconds = track.meter.seconds
+    report("at the cut", len(tracks), len(tracks), "")
+    asked = []
+    for window in range(len(windows)):
+        rows = windows.rows(window)
+        world.arrive(int(stream.time_ms[rows.stop - 1]))
+        asked.append(asker.ask(rows, world))
+        for track in tracks:
+            report("windows", window, len(windows), track.name)
+            with track.meter.measure():
+                track.arm.update(world)
+            track.seconds.append(track.meter.seconds)
+            track.drift.append(track.arm.drift)
+            scorer = track.arm.scorer(world)
+            track.answers.append(answer(asked[-1], scorer, world.known_T, world.plays_T))
+        world.ingest(rows)
+    report("windows", len(windows), len(windows), "")
+    return tracks, asked
+
+
+def _tracks(options: Options, prior: float, report: Report) -> list[_Track]:
+    def told(step: str, done: int, total: int, figures: dict[str, float]) -> None:
+        report(step, done, total, " ".join(f"{key} {one:.3f}" for key, one in figures.items()))
+
+    recipes = {
+        seed: Recipe(options.model, options.pretrain, options.micro, seed, told)
+        for seed in options.seeds
+    }
+    return [
+        _Track(name, seed, _make(name, recipes[seed], options, prior))
+        for name in options.arms
+        for seed in (options.seeds if name in TRAINED else options.seeds[:1])
+    ]
+
+
+def _make(name: str, recipe: Recipe, options: Options, prior: float) -> Arm:
+    made: dict[str, Callable[[], Arm]] = {
+        "popularity_fresh": Popularity,
+        "cocount_frozen": lambda: CoCounts(fresh=False, prior=prior),
+        "cocount_fresh": lambda: CoCounts(fresh=True, prior=prior),
+        "kg_cosine": ConceptCosine,
+        "transe": lambda: TransEOnly(
+            options.model.dim, options.pretrain, recipe.seed, recipe.progress
+        ),
+        "lightgcn": lambda: LightGCNOnly(
+            options.model.dim, steps=options.pretrain.steps, seed=recipe.seed
+        ),
+        "frozen": lambda: Frozen(recipe),
+        "frozen_fresh_graph": lambda: FrozenFreshGraph(recipe),
+        "incremental": lambda: Incremental(recipe),
+        "retrain": lambda: Retrain(recipe, every=options.retrain_every),
+    }
+    return made[name]()
+
+
+def _costs(some: list[_Track]) -> dict[str, Any]:
+    """Seconds, memory and drift; of `retrain` only the windows count in which it did train."""
+    seconds, drifts = [], []
+    for track in some:
+        every = track.arm.every if isinstance(track.arm, Retrain) else 1
+        whole = [at for at in range(len(track.seconds)) if at % every == 0 and (at or every == 1)]
+        # The first window's update has nothing new to learn from.
+        seconds += [track.seconds[at] for at in whole if at] or track.seconds
+        drifts += [track.drift[at] for at in whole if at]
+    finite = [one for one in drifts if np.isfinite(one)]
+    return {
+        "drift_cosine": mean(drifts),
+        "drift_cosine_least": min(finite, default=None),
+        "seconds_per_window": mean(seconds),
+        "seconds_at_cut": mean([one.start_seconds for one in some]),
+        "peak_mb": max(one.meter.peak_mb for one in some),
+        "seeds": len(some),
+    }
