@@ -1,5 +1,9 @@
 """Neighbours, names and suggestions over a copy that stays as fresh as Redis."""
 
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -37,9 +41,11 @@ def publisher(redis_client: Redis) -> Publisher:
     return made
 
 
-@pytest.fixture
-def similar(redis_client: Redis, publisher: Publisher) -> SimilarTitles:
-    return SimilarTitles(redis_client)
+@pytest.fixture(params=["memory", "folder"])
+def similar(
+    redis_client: Redis, publisher: Publisher, request: pytest.FixtureRequest, tmp_path: Path
+) -> SimilarTitles:
+    return SimilarTitles(redis_client, folder=tmp_path if request.param == "folder" else None)
 
 
 def test_neighbours_come_best_first_without_the_title_itself(similar: SimilarTitles) -> None:
@@ -135,15 +141,23 @@ Change = tuple[str, bool, float, float]
             unique_by=lambda change: change[0],
         ),
         max_size=6,
-    )
+    ),
+    st.booleans(),
 )
 def test_the_copy_follows_any_publishes_and_retirements(
-    redis_server: RedisServer, turns: list[list[Change]]
+    redis_server: RedisServer, turns: list[list[Change]], shared: bool
 ) -> None:
-    client = connect(redis_server.url)
+    with tempfile.TemporaryDirectory() if shared else nullcontext() as folder:
+        client = connect(redis_server.url)
+        follow(client, turns, Path(folder) if folder else None)
+        client.close()
+
+
+def follow(client: Redis, turns: list[list[Change]], folder: Path | None) -> None:
+    """Publish and retire; compare the copy to a dictionary after each turn."""
     client.flushall()
     publisher = live(client)
-    similar = SimilarTitles(client)
+    similar = SimilarTitles(client, folder=folder)
     similar.refresh()
     want: dict[str, np.ndarray] = {}
 
@@ -172,7 +186,6 @@ def test_the_copy_follows_any_publishes_and_retirements(
         assert {one.title: one.score for one in found} == pytest.approx(scores, abs=1e-6)
         assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
         assert all(similar.find(title.upper()) == title for title in want)
-    client.close()
 
 
 def test_a_reader_of_a_named_space_can_be_given(redis_client: Redis, publisher: Publisher) -> None:
