@@ -66,9 +66,9 @@ class AsyncEmbeddingReader:
         for _ in range(ATTEMPTS):
             live = self._live or await self._learn()
             answer = await self._ask(live, titles)
-            same = self._pinned is not None or answer.current == live.space.encode()
-            if same and answer.batch is not None:
-                return answer.batch
+            batch = answer.valid(live, pinned=self._pinned is not None)
+            if batch is not None:
+                return batch
             self._live = None
         raise RedisFailed(
             f"Redis at {self._where}: the live space changed {ATTEMPTS} times during one read"

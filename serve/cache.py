@@ -13,14 +13,12 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 from redis import Redis
 
-from serve.connection import RedisFailed
+from serve.connection import Closing, RedisFailed
 from serve.reader import EmbeddingReader
 from serve.reading import Batch, Versions
 from serve.updates import BATCH, Updates
@@ -31,7 +29,7 @@ _BLOCK_S = 0.2  # how often the thread hears from Redis where nothing is publish
 log = logging.getLogger(__name__)
 
 
-class CachedReader:
+class CachedReader(Closing):
     """As `EmbeddingReader`, for titles that are asked for again and again. For any thread.
 
     Args:
@@ -107,17 +105,6 @@ class CachedReader:
         self._stop.set()
         self._thread.join()
         self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _follow(self) -> None:
         """The thread's body: keep in step with Redis, whatever happens to it."""

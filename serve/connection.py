@@ -8,9 +8,10 @@ import contextlib
 import logging
 import ssl
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import redis
 from redis import Redis
@@ -56,6 +57,20 @@ class SpaceLost(RedisFailed):
 
     Make the space again, and publish everything.
     """
+
+
+class Closing(ABC):
+    """What is closed at the end of a `with`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what it holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def connect(

@@ -11,8 +11,7 @@ we read, and nobody had dropped it; else the call is made again.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from serve import reading, spaces, vectors
 from serve.connection import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
+    Closing,
     RedisFailed,
     RedisUnreachable,
     call,
@@ -53,7 +53,7 @@ class Snapshot(NamedTuple):
     seq: npt.NDArray[np.int64]
 
 
-class EmbeddingReader:
+class EmbeddingReader(Closing):
     """Reads the live space, or one that is named. Several threads may use one reader.
 
     Args:
@@ -95,10 +95,9 @@ class EmbeddingReader:
         """
         for _ in range(ATTEMPTS):
             live = self._live or self._learn()
-            answer = self._ask(live, titles)
-            same = self._pinned is not None or answer.current == live.space.encode()
-            if same and answer.batch is not None:
-                return answer.batch
+            batch = self._ask(live, titles).valid(live, pinned=self._pinned is not None)
+            if batch is not None:
+                return batch
             self._live = None
         raise RedisFailed(
             f"Redis at {address_of(self._client)}: the live space changed {ATTEMPTS} times "
@@ -184,17 +183,6 @@ class EmbeddingReader:
         """Give the connection back, where it is ours."""
         if self._owns_client:
             self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _learn(self) -> Live:
         """Ask which space is to be read, and what it holds."""

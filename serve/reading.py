@@ -62,6 +62,11 @@ class Answer(NamedTuple):
     epoch: bytes | None
     batch: Batch | None
 
+    def valid(self, live: Live, *, pinned: bool) -> Batch | None:
+        """The batch, where what was read is still what is to be read: else ask anew."""
+        same = pinned or self.current == live.space.encode()
+        return self.batch if same else None
+
 
 def live_of(space: str, meta: Sequence[bytes | None]) -> Live | None:
     """From the answer to `HMGET meta epoch dim`; None where the space does not exist."""

@@ -60,15 +60,22 @@ local function erase(key, new, seq, time, stays)
   return true
 end
 
+-- What put and retire have in common: n, prefix, kept, seq, the same as a number, and the keys
+-- behind those of the titles.
+local function head(keys, args)
+  local n = tonumber(args[1])
+  return n, tonumber(args[2]), args[3], args[6], tonumber(args[6]),
+    keys[n + 1], keys[n + 2], keys[n + 3]
+end
+
 -- keys  the hashes of n titles; the updates stream, the meta hash; the vector set, where there is one
 -- args  n, length of the keys' prefix, kept (entries in the stream), epoch, last seq written, seq,
 --       step, bytes of a vector, all vectors one after the other, all times with a space between,
 --       all names with a zero byte after each ('' leaves the one that stands) or '' for no names
 -- Returns the positions (from 1) of the titles that have a newer seq, and were left as they are.
 local function put(keys, args)
-  local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
-  local seq, step, width, blob = args[6], args[7], tonumber(args[8]), args[9]
-  local stream, meta, vset, new = keys[n + 1], keys[n + 2], keys[n + 3], tonumber(seq)
+  local n, prefix, kept, seq, new, stream, meta, vset = head(keys, args)
+  local step, width, blob = args[7], tonumber(args[8]), args[9]
   local problem = lost(meta, args[4], args[5])
   if problem then
     return redis.error_reply(problem)
@@ -98,9 +105,8 @@ end
 --       the mark of the retired title stays
 -- Returns the positions of the titles that have a newer seq, and were left as they are.
 local function retire(keys, args)
-  local n, prefix, kept = tonumber(args[1]), tonumber(args[2]), args[3]
-  local seq, time, stays = args[6], args[7], args[8]
-  local stream, meta, vset, new = keys[n + 1], keys[n + 2], keys[n + 3], tonumber(seq)
+  local n, prefix, kept, seq, new, stream, meta, vset = head(keys, args)
+  local time, stays = args[7], args[8]
   local problem = lost(meta, args[4], args[5])
   if problem then
     return redis.error_reply(problem)
