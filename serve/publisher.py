@@ -6,7 +6,7 @@ batch is refused as a whole before a byte is written; then it goes out in chunks
 one call: a chunk is written whole or not at all, and many are in flight at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,6 +207,14 @@ class Publisher:
                 if not is_there
             ]
         return lacking
+
+    def standing(self) -> Iterator[list[str]]:
+        """The titles that have a vector in the space, in lots; each at least once."""
+        start = len(self._prefix)
+        for keys in spaces.scan(self._client, self.space):
+            titles = [key.decode()[start:] for key in keys]
+            gone = set(self.missing(titles))
+            yield [title for title in titles if title not in gone]
 
     def filled(self) -> None:
         """Note that every title is published: from now on, anyone may make the space live."""

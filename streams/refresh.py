@@ -3,13 +3,14 @@
 A tick comes every `interval_s`, and at once for a catalog event. New weights, which the training
 lane hands over, are taken between two ticks; all their vectors then follow behind those of dirty
 titles, a slice a tick, so that they never make a new title wait. The same slices fill a Redis that
-is new, was flushed, or lost its last writes.
+is new, was flushed, or lost its last writes. Behind them, what stands in Redis is looked through, a
+lot a tick: a title that is none of the graph was retired, and an older copy brought it back.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,7 @@ class RefreshLane:
         self._backlog = np.empty(0, np.int32)  # titles of a full refresh not yet published
         self._in_flight, self._in_flight_ms = False, CLEAN
         self._filling = False  # the backlog fills the space: note it when it is through
+        self._standing: Iterator[list[str]] | None = None  # what Redis holds, to be looked through
         self._moved: list[tuple[Int32s, Int32s]] | None = None
         self._freed: list[Int32s] = []
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -204,6 +206,7 @@ class RefreshLane:
         self._observe(taken, embedded_ms)
         self._metrics.dirty(len(state.dirty))
         more = self._publish_slice()
+        self._sweep()
         if written or more:
             self._metrics.published(written + more, stale, time.perf_counter() - start)
         return written + more
@@ -277,6 +280,7 @@ class RefreshLane:
         if self._filling and not len(rest):
             self._publisher.switch()
             self._filling = False
+            self._standing = self._publisher.standing()
             self._on_switch()
         return written
 
@@ -293,6 +297,31 @@ class RefreshLane:
             for title, time_ms in retired.items():
                 if self._state.retired.get(title) == time_ms:  # else it came, and went, meanwhile
                     del self._state.retired[title]
+
+    def _sweep(self) -> None:
+        """Take out of one lot of what stands in Redis all that is no title of the graph."""
+        if self._standing is None:
+            return
+        try:
+            titles = next(self._standing, None)
+        except RedisFailed:
+            self._standing = self._publisher.standing()
+            raise
+        if titles is None:
+            self._standing = None
+            return
+        with self._state.lock:
+            found = self._state.graph.ids["title"].find(titles)
+            strays = [title for title, row in zip(titles, found.tolist(), strict=True) if row < 0]
+            seq = self._state.next_seq() if strays else 0
+        if strays:
+            log.warning("%d titles of an older copy of Redis are taken out again", len(strays))
+            self._publisher.retire(strays, seq=seq, time_ms=int(time.time() * 1000))
+
+    def open_later(self, error: RedisFailed) -> None:
+        """Have `run` open the space, since that has failed."""
+        self._failed(error)
+        self._lost = True
 
     def _reopen_if_lost(self) -> None:
         """Notice a Redis that was flushed or restored, even where nothing is dirty."""

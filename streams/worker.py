@@ -160,7 +160,10 @@ class Worker:
         while not self._intake.caught_up.wait(HEARTBEAT_S) and not self._over():
             self._beat()
         failpoints.reach("recovery.caught_up")
-        self._refresh.open_space()
+        try:
+            self._refresh.open_space()
+        except RedisFailed as error:  # it went away since the start: the lane waits for it
+            self._refresh.open_later(error)
         failpoints.reach("recovery.opened")
         self._heartbeat.phase = "live"
         self._thread("refresh", self._refresh.run)

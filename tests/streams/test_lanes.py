@@ -211,6 +211,45 @@ def test_a_title_that_comes_back_while_its_retirement_fails_is_not_taken_out(
     assert lane.settled
 
 
+def test_what_an_older_copy_of_redis_brings_back_is_taken_out_again(lane, snapshot, redis_client):
+    key = "upwell:main:t:m3"
+    old = redis_client.dump(key)
+    publish(snapshot, Retirement("m3", NOW_MS))
+    lane.tick()
+    redis_client.restore(key, 0, old, replace=True)
+    came_back = EmbeddingReader(redis_client).get_many(["m3"]).found[0]
+
+    lane.open_space()
+    lane.tick()
+    lane.tick()
+
+    assert came_back
+    assert not EmbeddingReader(redis_client).get_many(["m3"]).found[0]
+    assert len(EmbeddingReader(redis_client).all()[0]) == TITLES - 1
+
+
+def test_a_space_that_cannot_be_opened_is_opened_by_the_lane(snapshot, redis_client):
+    embedder = Embedder(snapshot.model)
+    embedder.full(snapshot.state.graph)
+    lane = RefreshLane(
+        snapshot.state,
+        embedder,
+        Publisher(redis_client, "main"),
+        Metrics(),
+        RefreshSettings(),
+        step=0,
+    )
+    lane.open_later(RedisFailed("no answer"))
+    thread = threading.Thread(target=lane.run)
+    thread.start()
+
+    wait_until(lambda: lane.settled, "all is published")
+    lane.stop()
+    thread.join()
+
+    assert len(EmbeddingReader(redis_client).all()[0]) == TITLES
+
+
 def test_a_flushed_redis_is_filled_again_without_anyone_asking(lane, redis_client):
     thread = threading.Thread(target=lane.run)
     thread.start()
