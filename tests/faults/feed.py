@@ -4,6 +4,7 @@
     new      titles that the catalogue names in mid-stream; their co-plays come before or after that
     doomed   titles with co-plays among themselves, of which each is retired once, for good
     fickle   titles that are changed, retired and named again, all the time; without co-plays
+    spare    one title of which no event tells
 
 Weights are whole numbers from 1 to 8; times are those of the clock when an event is sent. One event
 in a hundred is not JSON.
@@ -43,7 +44,8 @@ class Feed:
         cut = int(titles * 0.8)
         self.stable = [title_of(n) for n in range(cut)]
         self.doomed = [title_of(n) for n in range(cut, int(titles * 0.9))]
-        self.fickle = [title_of(n) for n in range(int(titles * 0.9), titles)]
+        self.fickle = [title_of(n) for n in range(int(titles * 0.9), titles - 1)]
+        self.spare = title_of(titles - 1)
         self.new = [f"n{n}" for n in range(titles // 10)]
         self._dying = list(self.doomed)
         self._unnamed = list(self.new)

@@ -130,7 +130,7 @@ def run(
             _compare(rig, log, fold, outcome, "at the end")
             _run_in_peace(rig, log)  # once more: it publishes all, from a full inference
             watch.stop()
-            _check_redis(rig, fold, watch, outcome)
+            _check_redis(rig, fold, watch, feed.doomed, outcome)
             _check_dead(rig, fold, outcome)
             outcome.events, outcome.bad = fold.events, len(fold.bad)
         finally:
@@ -224,9 +224,9 @@ def positions_of(rig: Rig) -> dict[tuple[str, int], int]:
     return {(topic, part): at for topic, part, at in state["state"]["positions"]}
 
 
-def _check_redis(rig: Rig, fold: Fold, watch: Watch, outcome: Outcome) -> None:
+def _check_redis(rig: Rig, fold: Fold, watch: Watch, doomed: list[str], outcome: Outcome) -> None:
     space = rig.settings.redis.space
-    wrong = compare_published(rig.client, space, fold, watch)
+    wrong = compare_published(rig.client, space, fold, watch, doomed)
     snapshot = rig.load()
     embedder = Embedder(snapshot.model)
     embedder.full(snapshot.state.graph)
