@@ -113,7 +113,7 @@ function showStages(kind, stages) {
   const legend = make("ul", { class: "legend", "aria-label": "Mean time in each stage" });
   STAGES.forEach(([name, words], at) => {
     const part = document.createElement("i");
-    part.style.flexGrow = Math.max(stages[name] ?? 0, 1e-4);
+    part.style.flexGrow = 1000 * Math.max(stages[name] ?? 0, 1e-3);
     bar.append(part);
     legend.append(make("li", {}, make("i", { class: `s${at + 1}` }), `${words} `, make("b", {}, seconds(stages[name]))));
   });
@@ -140,7 +140,7 @@ function showTimeline() {
   }
   for (let tick = low; tick <= high * 1.001; tick *= 10) {
     parts.push(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
-    parts.push(draw("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, seconds(tick)));
+    parts.push(draw("text", { x: left - 8, y: y(tick) + 4, "text-anchor": "end" }, tick < 0.9 ? `${Math.round(tick * 1000)}\u202fms` : `${Math.round(tick)}\u202fs`));
   }
   const span = end - start;
   const every = span > 600 ? 180 : span > 300 ? 120 : span > 150 ? 60 : 30;
@@ -308,8 +308,8 @@ function showMap() {
   context.lineWidth = 2;
   found.slice(0, 50).forEach(([, i]) => { const [x, y] = at(i); context.beginPath(); context.arc(x, y, 7, 0, 7); context.stroke(); });
   label(context, [...found.slice(0, 5).map(([, i]) => i), ...fresh.slice(-4)], at, names, width, color);
-  put("found", sought ? (found.length ? `${whole(found.length)} found: ${found.slice(0, 3).map(([name]) => name).join(", ")}${found.length > 3 ? ", \u2026" : ""}` : "No title of the map has that in its name.") : `${whole(names.length)} titles on the map, ${whole(fresh.length)} of them new.`);
-  canvas.setAttribute("aria-label", `Map of ${names.length} titles, ${fresh.length} of them new`);
+  put("found", sought ? (found.length ? `${whole(found.length)} found: ${found.slice(0, 3).map(([name]) => name).join(", ")}${found.length > 3 ? ", \u2026" : ""}` : "No title of the map has that in its name.") : `${whole(names.length)} titles on the map, ${whole(fresh.length)} of the newest among them.`);
+  canvas.setAttribute("aria-label", `Map of ${names.length} titles, ${fresh.length} of the newest marked`);
 }
 
 function label(context, chosen, at, names, width, color) {

@@ -10,7 +10,7 @@ numbers from 0 to `SCALE`.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -104,22 +104,30 @@ class TitleWatch:
         if not titles:
             return
         if self._map is None or not self._map.covers(titles):
-            self._map = TitleMap(titles, names, unit)
+            self._map = TitleMap(titles, names, unit, self._seen)
         elif not self._map.add(new, titles, names, unit):
             return
-        self._tell("map", self._map.told())
+        self._tell("map", self._map.told(self._seen))
 
 
 class TitleMap:
     """Places of titles on a plane, drawn once; later titles go where their neighbours are."""
 
-    def __init__(self, titles: Sequence[str], names: Sequence[str | None], unit: Floats) -> None:
+    def __init__(
+        self,
+        titles: Sequence[str],
+        names: Sequence[str | None],
+        unit: Floats,
+        newest: Collection[str] = (),
+    ) -> None:
+        """Args: newest: are on the map, whatever is drawn by chance; shapes (T,) and (T, dim)."""
         rows = np.arange(len(titles))
         if len(rows) > MAP_TITLES:
-            rows = np.sort(np.random.default_rng(0).choice(len(rows), MAP_TITLES, replace=False))
+            drawn = np.random.default_rng(0).choice(len(rows), MAP_TITLES, replace=False)
+            wanted = [row for row, title in enumerate(titles) if title in newest]
+            rows = np.union1d(drawn, wanted).astype(np.int64)
         self._titles = [titles[row] for row in rows.tolist()]
         self._names = [names[row] for row in rows.tolist()]
-        self._new = [False] * len(rows)
         places = plane(unit[rows], seed=0, rounds=ROUNDS)
         # The outermost few would squeeze all others into the middle.
         low, high = (np.percentile(places, q, axis=0) for q in (0.5, 99.5))
@@ -153,17 +161,16 @@ class TitleMap:
             self._places = np.vstack([self._places, place[None].astype(np.int64)])
             self._titles.append(title)
             self._names.append(names[row])
-            self._new.append(True)
         return True
 
-    def told(self) -> dict[str, Any]:
-        """The map as JSON."""
+    def told(self, newest: Collection[str]) -> dict[str, Any]:
+        """The map as JSON, with `newest` marked."""
         return {
             "scale": SCALE,
             "x": self._places[:, 0].tolist(),
             "y": self._places[:, 1].tolist(),
             "names": [name or title for name, title in zip(self._names, self._titles, strict=True)],
-            "new": [at for at, new in enumerate(self._new) if new],
+            "new": [at for at, title in enumerate(self._titles) if title in newest],
         }
 
     def _fit(self, places: Floats) -> Ints:
