@@ -5,7 +5,6 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 """
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -20,12 +19,14 @@ from rich.table import Table
 
 from streams import (
     cli_catalog,
+    cli_console,
     cli_embeddings,
     cli_evaluate,
     cli_explain,
     cli_operate,
     cli_prepare,
     cli_spaces,
+    logs,
 )
 from streams.cli_common import ConfigOption, JsonOption, settings_of
 from streams.settings import SettingsError, effective
@@ -51,13 +52,14 @@ cli_prepare.register(app)
 cli_explain.register(app)
 cli_evaluate.register(app)
 cli_operate.register(app)
+cli_console.register(app)
 
 
 @app.command(epilog="Example: `upwell worker --config upwell.toml`")
 def worker(config: ConfigOption = None) -> None:
     """Follow co-plays and the catalogue, and keep Redis fresh, until SIGTERM or Ctrl-C."""
     settings = settings_of(config)
-    _log_to_stderr(settings.worker.log_level)
+    logs.set_up(settings.worker.log_level, settings.logs.format)
     # Before torch loads: its OpenMP reads them once.
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.worker.threads))
     from streams.worker import Worker
@@ -71,7 +73,7 @@ def worker(config: ConfigOption = None) -> None:
 def sessions(config: ConfigOption = None) -> None:
     """Pair each user's plays into co-plays (a Faust app), until SIGTERM or Ctrl-C."""
     settings = settings_of(config)
-    _log_to_stderr(settings.worker.log_level)
+    logs.set_up(settings.worker.log_level, settings.logs.format)
     from streams.sessions_command import run
 
     run(settings)
@@ -119,12 +121,6 @@ def demo(
             keep=keep,
         ),
         Console(),
-    )
-
-
-def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
 
 
