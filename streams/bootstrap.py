@@ -66,7 +66,6 @@ def bootstrap(
         ValueError: the plays make no pair.
         CheckpointError: the disk refused.
     """
-    start = time.perf_counter()
     state = State.empty(graph)
     entries = [entry_of(history.data, title, time_ms=0) for title in history.titles.tolist()]
     state.apply_catalog(entries, np.zeros(len(entries), np.int64), learn=True)
@@ -77,6 +76,27 @@ def bootstrap(
             f"{len(history.plays)} plays make no co-play; want users with several within "
             f"{pairing.gap_s:g} s"
         )
+    about = {"plays": len(history.plays), "titles": len(history.titles)}
+    return finish(state, pairs, root, about=about, config=config, seed=seed, report=report)
+
+
+def finish(
+    state: State,
+    pairs: Positives,
+    root: Path,
+    *,
+    about: dict[str, int],
+    config: PretrainConfig,
+    seed: int,
+    report: Report,
+) -> Pretrained:
+    """Pretrain a model on a state, and write both as the first checkpoint under `root`.
+
+    Args:
+        pairs: all co-plays of the state, in time order.
+        about: goes into the model's card.
+    """
+    start = time.perf_counter()
     state.forget_dirt()
 
     def told(step: str, done: int, total: int, figures: dict[str, float]) -> None:
@@ -86,8 +106,7 @@ def bootstrap(
         state.graph, pairs, model=ModelConfig(), config=config, seed=seed, progress=told
     )
     card = {
-        "plays": len(history.plays),
-        "titles": len(history.titles),
+        **about,
         "coplays": len(pairs),
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 1),

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streams import (
+    cli_backfill,
     cli_catalog,
     cli_console,
     cli_embeddings,
@@ -49,6 +50,7 @@ app.add_typer(cli_catalog.app, name="catalog")
 app.add_typer(cli_spaces.app, name="spaces")
 cli_embeddings.register(app)
 cli_prepare.register(app)
+cli_backfill.register(app)
 cli_explain.register(app)
 cli_evaluate.register(app)
 cli_operate.register(app)

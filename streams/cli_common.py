@@ -51,6 +51,21 @@ def client_of(config: Path | None) -> Any:
     )
 
 
+def empty_root(settings: Settings) -> Path:
+    """The folder of checkpoints, for a command that writes the first one.
+
+    Raises:
+        Failure: it holds some already.
+    """
+    root = settings.checkpoint.folder
+    if any(root.glob("[0-9]*")):
+        raise Failure(
+            f"{root} holds checkpoints already; move them away, or name another folder "
+            "(checkpoint.folder)"
+        )
+    return root
+
+
 @contextmanager
 def progress_bars(console: Console) -> Iterator[Report]:
     """A bar a step, on a terminal; elsewhere one line as each step ends."""

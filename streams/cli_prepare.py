@@ -7,7 +7,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from streams.cli_common import ConfigOption, Failure, progress_bars, settings_of
+from streams.cli_common import ConfigOption, empty_root, progress_bars, settings_of
 
 
 def register(app: typer.Typer) -> None:
@@ -45,12 +45,7 @@ def pretrain(
     from streams.wiring import pairing_of
 
     settings = settings_of(config)
-    root = settings.checkpoint.folder
-    if any(root.glob("[0-9]*")):
-        raise Failure(
-            f"{root} holds checkpoints already; move them away, or name another folder "
-            "(checkpoint.folder)"
-        )
+    root = empty_root(settings)
     loaded = load_ml1m(data)
     history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))
     chosen = PretrainConfig() if steps is None else replace(PretrainConfig(), steps=steps)

@@ -29,7 +29,7 @@ from streams.wire import (
     DeadLetter,
     Message,
     carries_arrow,
-    check_id,
+    check_coplay,
     check_time,
     dead_letter,
 )
@@ -239,12 +239,11 @@ def _one_by_one(
 
 def _wrong_coplay(event: CoPlay, append_ms: int, max_skew_s: float) -> str | None:
     try:
-        check_id("a", event.a)
-        check_id("b", event.b)
+        check_coplay(event)
         check_time(event.time_ms, append_ms, max_skew_s)
     except ValueError as error:
         return str(error)
-    return f"a and b are both {event.a!r}: no pair" if event.a == event.b else None
+    return None
 
 
 def _clean(texts: list[str]) -> bool:

@@ -37,6 +37,7 @@ from streams.wire import (
     carries_arrow,
     check_entry,
     check_id,
+    check_play,
     check_time,
     dead_letter,
     encode,
@@ -116,8 +117,7 @@ def decode_plays(
         try:
             found = _arrow_plays(message) if carries_arrow(message) else [_one_play(message)]
             for play in found:
-                check_id("user", play.user)
-                check_id("title", play.title)
+                check_play(play)
                 check_time(play.time_ms, append_ms, max_skew_s)
         except BAD as error:
             dead.append(dead_letter(message, error))

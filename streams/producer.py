@@ -182,6 +182,11 @@ class Producer:
         self._producer.poll(0)
 
     @property
+    def failed(self) -> int:
+        """Messages that did not arrive; the next `flush` raises for them."""
+        return len(self._failed)
+
+    @property
     def waiting(self) -> int:
         """Messages that are queued or in flight."""
         return len(self._producer)

@@ -15,6 +15,8 @@ COMMANDS = [
     ["demo"],
     ["data"],
     ["pretrain"],
+    ["replay"],
+    ["bootstrap"],
     ["worker"],
     ["sessions"],
     ["catalog", "publish"],
