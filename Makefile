@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := 0.13.9
 
-.PHONY: demo test lint docs bench constraints clean
+.PHONY: demo test lint docs bench faults constraints clean
 
 # torch alone is gigabytes: uv fetches in parallel and links instead of copying.
 .venv/ready: pyproject.toml constraints.txt
@@ -31,6 +31,10 @@ bench: .venv/ready
 
 bench-%: .venv/ready
 	$(BIN)/python benchmarks/bench_$*.py $(ARGS)
+
+# Workers killed, files damaged, servers taken away: docs/faults.md. --quick takes minutes.
+faults: .venv/ready
+	$(BIN)/python -m tests.faults $(ARGS)
 
 # What every install holds, by version. Torch is pinned here alone: GPU machines carry others.
 constraints:

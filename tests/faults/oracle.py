@@ -66,11 +66,15 @@ class Log:
         """Read on until `count` messages are known in all; raises Fault where they do not come."""
         deadline = time.monotonic() + within_s
         while len(self) < count:
-            for one in self._consumer.consume(10_000, timeout=0.05):
-                if one.error() is None:
-                    self._take(one)
+            self.poll()
             if time.monotonic() > deadline:
                 raise Fault(f"{count} messages were delivered, and the log holds {len(self)}")
+
+    def poll(self) -> None:
+        """Take in what is there now."""
+        for one in self._consumer.consume(10_000, timeout=0.05):
+            if one.error() is None:
+                self._take(one)
 
     def ends(self) -> dict[tuple[str, int], int]:
         """The offset after the last message of each partition that has one."""
