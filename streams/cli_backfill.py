@@ -55,7 +55,7 @@ OnErrorOption = Annotated[OnError, typer.Option(help="what to do about a row tha
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(
-        epilog="Examples: `upwell replay pairs.csv.gz --topic coplays --columns a=src,b=dst "
+        epilog="Example: `upwell replay pairs.csv.gz --topic coplays --columns a=src,b=dst "
         "--content arrow`; `upwell replay plays.parquet --topic plays --columns "
         "user=member,time_ms=watched_at --rate 500`; `upwell replay movies.csv --topic catalog "
         "--columns title=movieId,name=title,concepts.genre=genres`"
