@@ -1,5 +1,7 @@
 """The documentation: it builds, its links lead somewhere, and what it tells to type exists."""
 
+import ast
+import importlib
 import importlib.util
 import os
 import re
@@ -170,3 +172,12 @@ def test_the_check_sees_commands_wherever_a_page_shows_them() -> None:
     assert found == [["nosuch"], ["sessions"], ["worker"], ["catalog", "publish", "-", "--wait"]]
     with pytest.raises(AssertionError, match="upwell nosuch"):
         parse(found[0])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_the_python_of_a_page_imports_from_us_is_there(page: Path) -> None:
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                module = importlib.import_module(node.module)
+                assert [one.name for one in node.names if not hasattr(module, one.name)] == []
