@@ -1,7 +1,8 @@
 """The arena: blocks of 32-bit words, given out in size classes and taken back into pools.
 
     words  (W,)     int32   the arena; a unit is 8 words (32 bytes), a block a number of units
-    heap   (3,)     int64   NEXT unit never given out, LIMIT unit, units of a SLAB
+    heap   (5,)     int64   NEXT unit never given out, LIMIT unit, units of a SLAB, units that one
+                            change may NEED, and the WIDEST block's units
     pools  (S, P)   int64   a row a shard: CURRENT and END of its slab, units in USE, then for each
                             size in units the first free block (its first word: the next one)
 
@@ -16,7 +17,7 @@ are 16-bit offsets (1), and the level above the leaves (5).
 import numpy as np
 import numpy.typing as npt
 
-from store.jit import inlined, kernel
+from store.jit import inlined, kernel, step
 from store.lanes import fetch_add, wide
 
 Words = npt.NDArray[np.int32]
@@ -25,7 +26,7 @@ Longs = npt.NDArray[np.int64]
 FENWICK, CUMULATIVE, SUMS = 0, 1, 2
 
 UNIT = 8
-NEXT, LIMIT, SLAB = 0, 1, 2
+NEXT, LIMIT, SLAB, NEED, WIDEST = 0, 1, 2, 3, 4
 CURRENT, END, USE, FREE = 0, 1, 2, 3
 
 _SIZES = [
@@ -73,7 +74,7 @@ def inner_units(mode: int, capacity: int) -> int:
     return units if units < 8 else (units + 1) & ~1
 
 
-@kernel
+@step
 def pack(count: int, size: int, narrow: int, level: int) -> int:
     """A meta word: entries, capacity class, 16-bit ids or not, level."""
     return count | (size << 16) | (narrow << 24) | (level << 25)
@@ -103,48 +104,46 @@ def level_of(meta: int) -> int:
     return meta >> 25
 
 
-@kernel
-def allocate(words: Words, pools: Longs, heap: Longs, shard: int, units: int) -> int:
+@step
+def allocate(words: Words, pool: Longs, heap: Longs, units: int) -> int:
     """A block; the heap has been checked to have room."""
-    row = pools[shard]
-    row[USE] += units
-    block = wide(row[FREE + units])
+    pool[USE] += units
+    block = wide(pool[FREE + units])
     if block > 0:
-        row[FREE + units] = words[block * UNIT]
+        pool[FREE + units] = words[block * UNIT]
         return block
-    for larger in range(units + 8, len(row) - FREE):
-        block = wide(row[FREE + larger])
+    for larger in range(units + 8, heap[WIDEST] + 1):
+        block = wide(pool[FREE + larger])
         if block > 0:  # no block of this size is free: cut one off a larger one
-            row[FREE + larger] = words[block * UNIT]
+            pool[FREE + larger] = words[block * UNIT]
             rest, size = block + units, larger - units
             if rest & 1:
-                words[rest * UNIT] = row[FREE + 1]
-                row[FREE + 1] = rest
+                words[rest * UNIT] = pool[FREE + 1]
+                pool[FREE + 1] = rest
                 rest, size = rest + 1, size - 1
-            words[rest * UNIT] = row[FREE + size]
-            row[FREE + size] = rest
+            words[rest * UNIT] = pool[FREE + size]
+            pool[FREE + size] = rest
             return block
-    block = wide(row[CURRENT])
+    block = wide(pool[CURRENT])
     if units >= 8 and block & 1:  # on a cache line; the unit before it serves a small leaf
-        if block < row[END]:
-            words[block * UNIT] = row[FREE + 1]
-            row[FREE + 1] = block
+        if block < pool[END]:
+            words[block * UNIT] = pool[FREE + 1]
+            pool[FREE + 1] = block
         block += 1
-    if block + units > row[END]:
-        rest = row[END] - block
-        if 0 < rest < len(row) - FREE:
-            words[block * UNIT] = row[FREE + rest]
-            row[FREE + rest] = block
+    if block + units > pool[END]:
+        rest = pool[END] - block
+        if 0 < rest <= heap[WIDEST]:
+            words[block * UNIT] = pool[FREE + rest]
+            pool[FREE + rest] = block
         block = fetch_add(heap, NEXT, heap[SLAB])
-        row[END] = block + heap[SLAB]
-    row[CURRENT] = block + units
+        pool[END] = block + heap[SLAB]
+    pool[CURRENT] = block + units
     return block
 
 
-@kernel
-def release(words: Words, pools: Longs, shard: int, block: int, units: int) -> None:
+@step
+def release(words: Words, pool: Longs, block: int, units: int) -> None:
     """Give a block back to its shard's pool."""
-    row = pools[shard]
-    row[USE] -= units
-    words[block * UNIT] = row[FREE + units]
-    row[FREE + units] = block
+    pool[USE] -= units
+    words[block * UNIT] = pool[FREE + units]
+    pool[FREE + units] = block

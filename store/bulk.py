@@ -10,10 +10,13 @@ import numpy.typing as npt
 from store import inner, leaf, weights
 from store.blocks import (
     CAPACITIES,
+    FREE,
     LIMIT,
+    NEED,
     NEXT,
     RECORD,
     UNIT,
+    WIDEST,
     Longs,
     Words,
     class_of,
@@ -21,22 +24,20 @@ from store.blocks import (
     level_of,
     size_of,
 )
-from store.jit import kernel
-from store.lanes import borrow, wide
-from store.rows import first_leaf, next_leaf
-from store.samtree import MAX_HEIGHT
-from store.updates import NEED, shard_of, workplace
+from store.jit import kernel, step
+from store.lanes import longs_room, onwards, pointer, wide
+from store.rows import PATH, first_leaf, next_leaf
+from store.updates import shard_of, workplace
 
 Floats = npt.NDArray[np.float32]
 
 
-@kernel
+@step
 def make_leaf(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     ids: Words,
     amounts: Floats,
@@ -46,19 +47,18 @@ def make_leaf(
     """A leaf of the edges `first..last - 1`, as small as it can be; ids ascend."""
     size = class_of(last - first)
     base = leaf.window(wide(ids[first]), wide(ids[last - 1]), wide(CAPACITIES[size]))
-    leaf.create(mode, words, pools, heap, shard, at, size, base)
+    leaf.create(mode, words, pool, heap, at, size, base)
     for e in range(first, last):
         leaf.append(mode, words, at, wide(ids[e]), amounts[e])
 
 
-@kernel
+@step
 def make_tree(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     root: int,
     ids: Words,
     amounts: Floats,
@@ -69,11 +69,12 @@ def make_tree(
     count = last - first
     per_leaf, per_node = wide(CAPACITIES[top - 1]), wide(CAPACITIES[top - 1])
     parts = (count + per_leaf - 1) // per_leaf
-    records = np.empty(RECORD * parts, np.int32)
+    kept = np.empty(RECORD * parts, np.int32)
+    records = pointer(kept)
     lows = np.empty(parts, np.int32)
     for j in range(parts):
         start, stop = first + count * j // parts, first + count * (j + 1) // parts
-        make_leaf(mode, words, pools, heap, shard, root, ids, amounts, start, stop)
+        make_leaf(mode, words, pool, heap, root, ids, amounts, start, stop)
         lows[j] = ids[start]
         for i in range(RECORD):
             records[RECORD * j + i] = words[root + i]
@@ -84,7 +85,7 @@ def make_tree(
         for j in range(nodes):
             start, stop = parts * j // nodes, parts * (j + 1) // nodes
             size = class_of(stop - start)
-            inner.create(mode, words, pools, heap, shard, root, size, wide(level))
+            inner.create(mode, words, pool, heap, root, size, wide(level))
             low = lows[start]
             for k in range(start, stop):
                 inner.append(mode, words, root, wide(lows[k]), records, wide(RECORD * k))
@@ -92,6 +93,7 @@ def make_tree(
             for i in range(RECORD):
                 records[RECORD * j + i] = words[root + i]
         parts = nodes
+    kept[0] = 0  # its last use
 
 
 @kernel
@@ -115,7 +117,8 @@ def build(
     Returns:
         The vertex before which the arena must grow, or their number where all are done.
     """
-    table, words, pools, heap = borrow(table), borrow(words), borrow(pools), borrow(heap)
+    table, words, pools, heap = pointer(table), pointer(words), pointer(pools), pointer(heap)
+    here = pointer(ids)
     while vertex < len(indptr) - 1:
         first, last = indptr[vertex], indptr[vertex + 1]
         if heap[LIMIT] - heap[NEXT] < heap[NEED] + (last - first):
@@ -123,17 +126,18 @@ def build(
         if last > first:
             shard = shard_of(vertex)
             root = workplace(shard)
+            pool = onwards(pools, shard * (FREE + 1 + heap[WIDEST]))
             if last - first <= CAPACITIES[top]:
-                make_leaf(mode, words, pools, heap, shard, root, ids, amounts, first, last)
+                make_leaf(mode, words, pool, heap, root, here, amounts, first, last)
             else:
-                make_tree(mode, top, words, pools, heap, shard, root, ids, amounts, first, last)
+                make_tree(mode, top, words, pool, heap, root, here, amounts, first, last)
             for i in range(RECORD):
                 table[RECORD * vertex + i] = words[root + i]
         vertex += 1
     return vertex
 
 
-@kernel
+@step
 def scale_node(mode: int, words: Words, block: int, meta: int, factor: float) -> None:
     """Multiply the weights, or the children's sums, in one block."""
     capacity = wide(CAPACITIES[size_of(meta)])
@@ -143,7 +147,8 @@ def scale_node(mode: int, words: Words, block: int, meta: int, factor: float) ->
 @kernel
 def scale(mode: int, table: Words, words: Words, count: int, factor: float) -> None:
     """Multiply all weights of the vertices 0..count - 1 by a power of two."""
-    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    table, words = pointer(table), pointer(words)
+    path = longs_room(PATH)
     for vertex in range(count):
         block, meta = wide(table[RECORD * vertex]), wide(table[RECORD * vertex + 1])
         if block == 0:
@@ -153,14 +158,14 @@ def scale(mode: int, table: Words, words: Words, count: int, factor: float) -> N
             continue
         depth = first_leaf(mode, words, block, meta, path)
         for d in range(depth):
-            scale_node(mode, words, path[d, 0], path[d, 1], factor)
+            scale_node(mode, words, path[3 * d], path[3 * d + 1], factor)
         more = True
         while more:
-            at = inner.child(mode, path[depth - 1, 1], path[depth - 1, 0], path[depth - 1, 2])
+            at = inner.child(mode, path[3 * depth - 2], path[3 * depth - 3], path[3 * depth - 1])
             scale_node(mode, words, wide(words[at]), wide(words[at + 1]), factor)
             more = next_leaf(mode, words, path, depth)
             if more:  # inner nodes that the path has just entered
                 d = depth - 1
-                while d > 0 and path[d, 2] == 0:
-                    scale_node(mode, words, path[d, 0], path[d, 1], factor)
+                while d > 0 and path[3 * d + 2] == 0:
+                    scale_node(mode, words, path[3 * d], path[3 * d + 1], factor)
                     d -= 1

@@ -8,11 +8,11 @@ Graph Learning System for Graph Neural Network Training on Billion-Scale Graphs"
 """
 
 from store.blocks import Words
-from store.jit import kernel
+from store.jit import step
 from store.lanes import load_float, single, store_float
 
 
-@kernel
+@step
 def get(words: Words, at: int, slot: int) -> float:
     """Weight of a slot."""
     weight = load_float(words, at + slot)
@@ -21,14 +21,14 @@ def get(words: Words, at: int, slot: int) -> float:
     return max(weight, single(0))
 
 
-@kernel
+@step
 def add(words: Words, at: int, count: int, slot: int, change: float) -> None:
     """Add `change` to the weight of a slot."""
     for k in range(at + slot, at + count):
         store_float(words, k, load_float(words, k) + change)
 
 
-@kernel
+@step
 def push(words: Words, at: int, count: int, weight: float) -> None:
     """Append a weight to `count` others."""
     entry = single(weight)
@@ -37,13 +37,13 @@ def push(words: Words, at: int, count: int, weight: float) -> None:
     store_float(words, at + count, entry)
 
 
-@kernel
+@step
 def total(words: Words, at: int, count: int) -> float:
     """Sum of `count` weights."""
     return load_float(words, at + count - 1) if count > 0 else single(0)
 
 
-@kernel
+@step
 def pick(words: Words, at: int, count: int, uniform: float) -> int:
     """A slot drawn in proportion to its weight, up to rounding: first sum above the mass."""
     mass = single(uniform) * total(words, at, count)

@@ -26,11 +26,10 @@ from store.blocks import (
     span,
 )
 from store.inner import child
-from store.jit import kernel
-from store.lanes import borrow, single, wide
+from store.jit import kernel, step
+from store.lanes import load_float, longs_room, pointer, single, wide, words_room
 from store.random_bits import GOLDEN, lower, mix, number, onward, row_key, upper
-from store.rows import KEYS, first_leaf, next_leaf, read_leaf
-from store.samtree import MAX_HEIGHT
+from store.rows import KEYS, PATH, first_leaf, next_leaf, read_leaf
 from store.volley import draw_volleys
 
 Doubles = npt.NDArray[np.float64]
@@ -38,7 +37,7 @@ Doubles = npt.NDArray[np.float64]
 TRIES = 4  # draws for each neighbour wanted, before exponential keys decide
 
 
-@kernel
+@step
 def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
     """A neighbour in proportion to its weight; -1: there is none of weight above 0."""
     block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
@@ -59,7 +58,7 @@ def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int)
     return leaf.id_at(words, ids, narrow_of(meta), base, slot)
 
 
-@kernel
+@step
 def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: int) -> int:
     """Neighbour number `rank` in the tree's order, 0 <= rank < degree."""
     block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])
@@ -74,7 +73,7 @@ def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: 
     return leaf.id_at(words, ids, narrow_of(meta), base, rank)
 
 
-@kernel
+@step
 def draw_uniform(mode: int, table: Words, words: Words, vertex: int, bits: int) -> int:
     """A neighbour, each as likely; -1: there is none."""
     degree = wide(table[4 * vertex + 3])
@@ -84,7 +83,7 @@ def draw_uniform(mode: int, table: Words, words: Words, vertex: int, bits: int) 
     return neighbour_of_rank(mode, table, words, vertex, rank)
 
 
-@kernel
+@step
 def fill_by_keys(
     mode: int,
     table: Words,
@@ -107,23 +106,21 @@ def fill_by_keys(
     times = np.empty(k - have, np.float64)  # the soonest so far, soonest first
     found = np.empty(k - have, np.int64)
     filled = 0
-    keys = np.empty(KEYS, np.int64)
-    one = np.empty(1, np.int32)
-    as_float = one.view(np.float32)
-    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    keys = longs_room(KEYS)
+    one, path = words_room(1), longs_room(PATH)
     depth = first_leaf(mode, words, block, meta, path)
     more = True
     while more:
         if depth > 0:
             d = depth - 1
-            at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+            at = child(mode, path[3 * d + 1], path[3 * d], path[3 * d + 2])
             block, meta = wide(words[at]), wide(words[at + 1])
             base = wide(words[at + 2])
         count = read_leaf(mode, words, block, meta, base, keys)
         for i in range(count):
             neighbour = keys[i] >> 32
             one[0] = keys[i] & 0xFFFFFFFF
-            weight = as_float[0] if weighted else single(1)
+            weight = load_float(one, 0) if weighted else single(1)
             taken = weight <= 0
             for j in range(have):
                 taken = taken or out[start + j] == neighbour
@@ -145,7 +142,7 @@ def fill_by_keys(
         out[start + have + j] = found[j] if j < filled else -1
 
 
-@kernel
+@step
 def draw_distinct(
     mode: int,
     table: Words,
@@ -201,7 +198,7 @@ def draw_rows(
     out: Words,
 ) -> None:
     """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
-    table, words, vertices, out = borrow(table), borrow(words), borrow(vertices), borrow(out)
+    table, words, vertices, out = pointer(table), pointer(words), pointer(vertices), pointer(out)
     if mode == SUMS and weighted and replace:
         draw_volleys(table, words, vertices, k, seed, first, last, out)
         return

@@ -5,8 +5,9 @@ It takes what has been checked; store/graph.py checks.
 
     table  (4 * N,)  int32   a record a vertex: top node's pointer, meta and base, and its degree
     words  (W,)      int32   the arena (store/blocks.py); its first units are none, and workplaces
-    heap   (4,)      int64   of the arena, and the units that one change may need
+    heap   (5,)      int64   of the arena
     pools  (16, P)   int64   free blocks, a row a shard
+    handle (7,)      int64   where all these are (store/updates.py)
 """
 
 from functools import partial
@@ -22,17 +23,20 @@ from store.blocks import (
     FENWICK,
     FREE,
     LIMIT,
+    NEED,
     NEXT,
     SLAB,
     SUMS,
     UNIT,
     USE,
+    WIDEST,
     class_of,
     inner_units,
     leaf_units,
 )
 from store.lanes import PAD
 from store.memory import GrowingWords
+from store.scalar import change_one
 from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
@@ -45,18 +49,6 @@ MAX_ID = 2**31 - 2
 _FIRST = 2 * (updates.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
-
-
-class _One:
-    """The arrays of a batch of one row, made once."""
-
-    def __init__(self) -> None:
-        self.order = np.zeros(1, np.int32)
-        self.vertices = np.zeros(1, np.int32)
-        self.numbers = np.zeros(1, np.int32)
-        self.amounts = np.zeros(1, np.float32)
-        self.ops = np.zeros(1, np.uint8)
-        self.progress = np.array([0, 1, 0, 0], np.int64)
 
 
 class Forest:
@@ -90,15 +82,18 @@ class Forest:
         self._top = int(class_of(leaf_capacity))
         self._count = 0
         self._edges = 0
-        self._one = _One()
         self._table = GrowingWords(1024)
         inner = int(inner_units(self._mode, leaf_capacity))
         widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, 0)))
         self._widest = widest
         need = 32 * widest
         self._words = GrowingWords(UNIT * 2 * need + PAD)
-        self._heap = np.array([_FIRST, len(self._words.array) // UNIT - 8, 2 * widest, need])
+        limit = len(self._words.array) // UNIT - 8
+        self._heap = np.array([_FIRST, limit, 2 * widest, need, widest])
         self._pools = np.zeros((updates.SHARDS, FREE + widest + 1), np.int64)
+        self._handle = np.zeros(7, np.int64)
+        self._handle[[updates.MODE, updates.TOP]] = self._mode, self._top
+        self._point()
 
     def __len__(self) -> int:
         """Number of edges."""
@@ -119,6 +114,7 @@ class Forest:
         if need > len(self._table.array):
             self._table.grow(max(need, len(self._table.array) * 5 // 4))
         self._count = max(self._count, count)
+        self._point()
 
     def reserve(self, changes: int) -> None:
         """Have room for so many changes as they usually come.
@@ -161,17 +157,18 @@ class Forest:
             for progress in left:
                 progress[2] = 0
 
+    @property
+    def handle(self) -> int:
+        """By what number kernels know this forest: the address of where its parts are."""
+        return self._address
+
     def change(self, vertex: int, number: int, amount: float, op: int) -> None:
         """Apply one change, without the arrays of a batch; arguments as in `apply`."""
-        one = self._one
-        one.vertices[0], one.numbers[0], one.amounts[0], one.ops[0] = vertex, number, amount, op
-        progress = one.progress
-        progress[0] = progress[2] = 0
-        heap = self._heap
-        if heap[LIMIT] - heap[NEXT] < heap[updates.NEED]:
+        came = change_one(self._address, vertex, number, amount, op)
+        if came > 1:
             self._grow(1024)
-        self._run(one.order, one.order, one.vertices, one.numbers, one.amounts, one.ops, progress)
-        self._edges += int(progress[2])
+            came = change_one(self._address, vertex, number, amount, op)
+        self._edges += came
 
     def build(self, indptr: Longs, ids: Ints, amounts: Floats) -> None:
         """Fill the forest, which is empty, from rows that are sorted by id and hold none twice.
@@ -279,7 +276,7 @@ class Forest:
         return {
             "table": self._table.array[: 4 * self._count],
             "words": self._words.array[: UNIT * int(self._heap[NEXT])],
-            "heap": self._heap,
+            "heap": self._heap[:WIDEST],
             "pools": self._pools,
             "counts": np.array([self._count, self._edges], np.int64),
         }
@@ -293,8 +290,9 @@ class Forest:
         limit = int(np.asarray(arrays["heap"])[LIMIT])
         self._words.grow(UNIT * (limit + 8) + PAD)
         self._words.array[: len(arrays["words"])] = arrays["words"]
-        self._heap = np.array(arrays["heap"], np.int64)
+        self._heap[: len(arrays["heap"])] = arrays["heap"]
         self._pools = np.array(arrays["pools"], np.int64)
+        self._point()
         self._edges = edges
 
     def _lookup(self, vertices: Ints, numbers: Ints) -> Floats:
@@ -313,12 +311,7 @@ class Forest:
         progress: Longs,
     ) -> None:
         updates.apply_rows(
-            self._mode,
-            self._top,
-            self._table.array,
-            self._words.array,
-            self._pools,
-            self._heap,
+            self._address,
             order,
             spare,
             vertices,
@@ -361,9 +354,20 @@ class Forest:
         heap[SLAB] = slab & ~1
         # One change may split a node at every level, and open a new slab for each block.
         threads = min(self._workers.threads, updates.SHARDS)
-        heap[updates.NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
-        need = int(heap[NEXT]) + units + int(heap[updates.NEED])
+        heap[NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
+        need = int(heap[NEXT]) + units + int(heap[NEED])
         if need > heap[LIMIT]:
             limit = max(need, int(heap[NEXT]) * 5 // 4)
             self._words.grow(UNIT * (limit + 8) + PAD)
             heap[LIMIT] = limit
+            self._point()
+
+    def _point(self) -> None:
+        """Write anew where the parts are."""
+        handle = self._handle
+        self._address = handle.ctypes.data
+        handle[updates.TABLE] = self._table.array.ctypes.data
+        handle[updates.WORDS] = self._words.array.ctypes.data
+        handle[updates.POOLS] = self._pools.ctypes.data
+        handle[updates.HEAP] = self._heap.ctypes.data
+        handle[updates.VERTICES] = self._count

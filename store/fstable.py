@@ -12,11 +12,11 @@ Software: Practice and Experience 24(3), 1994.
 """
 
 from store.blocks import Words
-from store.jit import kernel
+from store.jit import step
 from store.lanes import load_float, single, store_float
 
 
-@kernel
+@step
 def get(words: Words, at: int, slot: int) -> float:
     """Weight of a slot."""
     j = slot + 1
@@ -29,7 +29,7 @@ def get(words: Words, at: int, slot: int) -> float:
     return max(weight, single(0))
 
 
-@kernel
+@step
 def add(words: Words, at: int, count: int, slot: int, change: float) -> None:
     """Add `change` to the weight of a slot."""
     j = slot + 1
@@ -38,7 +38,7 @@ def add(words: Words, at: int, count: int, slot: int, change: float) -> None:
         j += j & -j
 
 
-@kernel
+@step
 def push(words: Words, at: int, count: int, weight: float) -> None:
     """Append a weight to `count` others."""
     j = count + 1
@@ -51,7 +51,7 @@ def push(words: Words, at: int, count: int, weight: float) -> None:
     store_float(words, at + count, entry)
 
 
-@kernel
+@step
 def total(words: Words, at: int, count: int) -> float:
     """Sum of `count` weights."""
     result = single(0)
@@ -62,7 +62,7 @@ def total(words: Words, at: int, count: int) -> float:
     return result
 
 
-@kernel
+@step
 def pick(words: Words, at: int, count: int, uniform: float) -> int:
     """A slot drawn in proportion to its weight, up to rounding: descend the tree (FTS)."""
     mass = single(uniform) * total(words, at, count)

@@ -21,7 +21,7 @@ from store.blocks import (
     size_of,
     span,
 )
-from store.jit import inlined, kernel
+from store.jit import inlined, step
 from store.lanes import load_float, store_float, wide
 
 
@@ -50,33 +50,32 @@ def route(words: Words, at: int, count: int, number: int) -> int:
     return low
 
 
-@kernel
+@step
 def total(mode: int, words: Words, at: int) -> float:
     """Sum of the weights below the node, leaf or inner, whose record starts at word `at`."""
     block, meta = wide(words[at]), wide(words[at + 1])
     return weights.total(mode, words, block * UNIT, CAPACITIES[size_of(meta)], count_of(meta))
 
 
-@kernel
+@step
 def create(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     size: int,
     level: int,
 ) -> None:
     """An inner node without children, of a class."""
     units = inner_units(mode, CAPACITIES[size])
-    words[at] = allocate(words, pools, heap, shard, units)
+    words[at] = allocate(words, pool, heap, units)
     words[at + 1] = pack(0, size, 0, level)
     words[at + 2] = 0
     words[at + 3] = 0
 
 
-@kernel
+@step
 def append(mode: int, words: Words, at: int, separator: int, records: Words, source: int) -> None:
     """Add a last child, whose record is copied from `records[source:]`; there is room."""
     block, meta = wide(words[at]), wide(words[at + 1])
@@ -91,13 +90,12 @@ def append(mode: int, words: Words, at: int, separator: int, records: Words, sou
     words[at + 3] += records[source + 3]
 
 
-@kernel
+@step
 def insert(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     k: int,
     separator: int,
@@ -123,7 +121,7 @@ def insert(
     old = block
     if count == capacity:
         size += 1
-        block = allocate(words, pools, heap, shard, inner_units(mode, CAPACITIES[size]))
+        block = allocate(words, pool, heap, inner_units(mode, CAPACITIES[size]))
     meta = pack(count + 1, size, 0, level_of(meta))
     to_separators, to_records = separators(mode, meta, block), child(mode, meta, block, 0)
     for j in range(count - 1, -1, -1):  # from the end: the place may be the same
@@ -142,12 +140,12 @@ def insert(
             mass = load_float(scratch, j if j < k else j - 1)
         weights.push(mode, words, block * UNIT, CAPACITIES[size], j, mass)
     if block != old:
-        release(words, pools, shard, old, inner_units(mode, capacity))
+        release(words, pool, old, inner_units(mode, capacity))
     words[at] = block
     words[at + 1] = meta
 
 
-@kernel
+@step
 def erase(mode: int, words: Words, at: int, k: int, scratch: Words) -> None:
     """Remove child k's record; its block is the caller's business.
 

@@ -35,6 +35,9 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))  # before the fir
 
 from numba import njit  # noqa: E402
 
+# Python never calls it: without wrappers for that, it compiles sooner.
+_BARE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 
 class Kernel(Protocol[R_co]):
     """A compiled function that keeps its Python body at hand, for tests and for coverage.
@@ -59,13 +62,18 @@ def kernel(function: Callable[..., R_co]) -> Kernel[R_co]:
     return cast("Kernel[R_co]", compiled)
 
 
+def step(function: Callable[..., R_co]) -> Kernel[R_co]:
+    """Compile `function` for kernels alone to call: it may take pointers (store/lanes.py)."""
+    compiled = njit(cache=True, nogil=True, error_model="numpy", **_BARE)(function)
+    return cast("Kernel[R_co]", compiled)
+
+
 def inlined(function: Callable[..., R_co]) -> Kernel[R_co]:
     """Compile `function` into every kernel that calls it.
 
-    For the short steps of a hot path: an array takes seven machine words to hand over, so a call
-    costs more than such a step does.
+    For the short steps of a hot path, which take less time than a call does.
     """
-    # Python never calls it: without wrappers for that, it compiles sooner.
-    bare: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, **bare)(function)
+    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, **_BARE)(
+        function
+    )
     return cast("Kernel[R_co]", compiled)

@@ -1,9 +1,10 @@
 """Sixteen numbers at once: the vector steps of the store, written as LLVM IR.
 
 LLVM lowers them to AVX-512, AVX2, SSE or NEON, whatever the machine has. A step loads 16 lanes
-from an array of 32-bit words, whether or not all of them count: so every array that is handed in
-ends with at least `PAD` spare words. Lanes at or beyond `count` read as 0. One array of int32 holds
-ids, halves of words and weights alike: `load_float` and the others say how a word is to be read.
+from an array of 32-bit words, or from a pointer into one, whether or not all of them count: so
+every array that is handed in ends with at least `PAD` spare words. Lanes at or beyond `count` read
+as 0. One array of int32 holds ids, halves of words and weights alike: `load_float` and the others
+say how a word is to be read.
 
 The order of additions is fixed by the IR: the same weights give the same sums on every machine.
 """
@@ -42,8 +43,9 @@ def _step(result: type[R]) -> Callable[[Callable[..., Any]], Callable[..., R]]:
 
 
 def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, to: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(array, [index]), to.as_pointer())
 
 
 def _splat(builder: Any, value: Any, to: Any) -> Any:
@@ -194,21 +196,66 @@ def single(_: Any, value: Any) -> Any:
 
 
 @_step(_Array)
-def borrow(_: Any, array: Any) -> Any:
-    """The same array, for whose life the caller answers.
+def pointer(_: Any, array: Any) -> Any:
+    """Where a contiguous array's items start: read and written like the array, in one dimension.
 
-    Numba counts references to an array whenever a function takes it: an atomic step, as dear as a
-    whole lookup. To one that is borrowed nobody counts. Let the owner stay in use to the end.
+    To hand an array over takes seven machine words, a count of references (an atomic step, as dear
+    as a whole lookup), and at each use a look whether the index is negative. A pointer takes one
+    word, and nobody counts: let the owner of the array stay in use to the end.
     """
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        borrowed = context.make_array(signature.args[0])(context, builder, args[0])
-        none: Any = cgutils.get_null_value
-        borrowed.meminfo = none(borrowed.meminfo.type)
-        borrowed.parent = none(borrowed.parent.type)
-        return borrowed._getvalue()
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
 
-    return array(array), code
+    return types.CPointer(array.dtype)(array), code
+
+
+@_step(_Array)
+def words_at(_: Any, address: Any) -> Any:
+    """A pointer to the int32 items that start at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], _I32.as_pointer())
+
+    return types.CPointer(types.int32)(types.int64), code
+
+
+@_step(_Array)
+def longs_at(_: Any, address: Any) -> Any:
+    """A pointer to the int64 items that start at an address."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(types.int64), code
+
+
+@_step(_Array)
+def onwards(_: Any, start: Any, count: Any) -> Any:
+    """A pointer to the item `count` after the one that `start` points to."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.gep(args[0], [args[1]])
+
+    return start(start, types.int64), code
+
+
+def _room(kind: Any) -> Any:
+    """A step that makes room for a constant number of items, which lasts while its kernel runs."""
+
+    def room(_: Any, count: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            to = context.get_value_type(kind)
+            return cgutils.alloca_once(builder, to, size=count.literal_value)
+
+        return types.CPointer(kind)(count), code
+
+    return intrinsic(prefer_literal=True)(room)
+
+
+words_room: Callable[[int], np.ndarray[Any, np.dtype[np.int32]]] = _room(types.int32)
+longs_room: Callable[[int], np.ndarray[Any, np.dtype[np.int64]]] = _room(types.int64)
+floats_room: Callable[[int], np.ndarray[Any, np.dtype[np.float32]]] = _room(types.float32)
 
 
 @_step(float)

@@ -30,7 +30,7 @@ from store.blocks import (
     size_of,
     span,
 )
-from store.jit import inlined, kernel
+from store.jit import inlined, step
 from store.lanes import load_half, lowest, match_halves, match_words, store_half, wide
 
 WINDOW = 65536  # ids that 16 bits can tell apart
@@ -74,7 +74,7 @@ def find(words: Words, ids: int, narrow: int, base: int, count: int, number: int
     return -1
 
 
-@kernel
+@step
 def window(least: int, most: int, capacity: int) -> int:
     """The base from which 16 bits reach all of `least..most`, or -1 where a leaf is to be wide."""
     if capacity < NARROW_FROM or most - least >= WINDOW:
@@ -82,7 +82,7 @@ def window(least: int, most: int, capacity: int) -> int:
     return max(0, (least + most + 1) // 2 - WINDOW // 2)
 
 
-@kernel
+@step
 def extent(words: Words, ids: int, narrow: int, base: int, count: int) -> tuple[int, int]:
     """Least and greatest id of a leaf that is not empty."""
     least = id_at(words, ids, narrow, base, 0)
@@ -94,13 +94,12 @@ def extent(words: Words, ids: int, narrow: int, base: int, count: int) -> tuple[
     return least, most
 
 
-@kernel
+@step
 def move(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     size: int,
     extra: int,
@@ -127,20 +126,20 @@ def move(
     new_narrow = 1 if new_base >= 0 else 0
     new_base = max(new_base, 0)
 
-    new = allocate(words, pools, heap, shard, leaf_units(mode, capacity, new_narrow))
+    new = allocate(words, pool, heap, leaf_units(mode, capacity, new_narrow))
     to = new * UNIT
     weights.copy(mode, words, source, old, to, capacity, count)
     new_ids = to + span(mode, capacity)
     for i in range(count):
         number = id_at(words, ids, narrow, base, i)
         set_id(words, new_ids, new_narrow, new_base, i, number)
-    release(words, pools, shard, block, leaf_units(mode, old, narrow))
+    release(words, pool, block, leaf_units(mode, old, narrow))
     words[at] = new
     words[at + 1] = count | (size << 16) | (new_narrow << 24)
     words[at + 2] = new_base
 
 
-@kernel
+@step
 def append(mode: int, words: Words, at: int, number: int, weight: float) -> None:
     """Add an edge to a leaf that has room, and can hold the id."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
@@ -152,7 +151,7 @@ def append(mode: int, words: Words, at: int, number: int, weight: float) -> None
     words[at + 3] += 1
 
 
-@kernel
+@step
 def remove(mode: int, words: Words, at: int, slot: int) -> None:
     """Remove the edge in a slot; the last one takes its place."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
@@ -177,23 +176,22 @@ def fits(capacity: int, meta: int, base: int, number: int) -> bool:
     return narrow_of(meta) == 0 or 0 <= number - base < WINDOW
 
 
-@kernel
-def drop(mode: int, words: Words, pools: Longs, shard: int, at: int) -> None:
+@step
+def drop(mode: int, words: Words, pool: Longs, at: int) -> None:
     """Give a leaf's block back; its record is empty."""
     meta = wide(words[at + 1])
     units = leaf_units(mode, CAPACITIES[size_of(meta)], narrow_of(meta))
-    release(words, pools, shard, wide(words[at]), units)
+    release(words, pool, wide(words[at]), units)
     for i in range(4):
         words[at + i] = 0
 
 
-@kernel
+@step
 def create(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     size: int,
     base: int,
@@ -201,7 +199,7 @@ def create(
     """An empty leaf of a class; `base` >= 0 makes it narrow, -1 wide."""
     narrow = 1 if base >= 0 else 0
     units = leaf_units(mode, CAPACITIES[size], narrow)
-    words[at] = allocate(words, pools, heap, shard, units)
+    words[at] = allocate(words, pool, heap, units)
     words[at + 1] = (size << 16) | (narrow << 24)
     words[at + 2] = max(base, 0)
     words[at + 3] = 0

@@ -26,20 +26,20 @@ from store.blocks import (
     size_of,
     span,
 )
-from store.jit import kernel
+from store.jit import step
 from store.lanes import wide
 
 ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
 SPARE = 4  # words after the root's record: where the record of a new part is written
 
 
-@kernel
+@step
 def roomy(count: int, top: int) -> int:
     """The class for `count` entries and an eighth more."""
     return min(class_of(count + (count >> 3)), top)
 
 
-@kernel
+@step
 def pivot(numbers: Words, count: int) -> int:
     """An id whose rank among `count` distinct ones is near the middle; reorders them (quickselect).
 
@@ -75,14 +75,13 @@ def pivot(numbers: Words, count: int) -> int:
     return wide(numbers[count // 2])
 
 
-@kernel
+@step
 def split_leaf(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     at: int,
     new: int,
     scratch: Words,
@@ -111,19 +110,19 @@ def split_leaf(
     first, second = roomy(below, top), roomy(count - below, top)
     first_base = leaf.window(least, less, CAPACITIES[first])
     second_base = leaf.window(more, most, CAPACITIES[second])
-    leaf.create(mode, words, pools, heap, shard, at, first, first_base)
-    leaf.create(mode, words, pools, heap, shard, new, second, second_base)
+    leaf.create(mode, words, pool, heap, at, first, first_base)
+    leaf.create(mode, words, pool, heap, new, second, second_base)
     for i in range(count):
         number = leaf.id_at(words, ids, narrow, base, i)
         weight = weights.get(mode, words, where, i)
         leaf.append(mode, words, at if number < separator else new, number, weight)
-    release(words, pools, shard, block, leaf_units(mode, capacity, narrow))
+    release(words, pool, block, leaf_units(mode, capacity, narrow))
     return separator
 
 
-@kernel
+@step
 def split_inner(
-    mode: int, top: int, words: Words, pools: Longs, heap: Longs, shard: int, at: int, new: int
+    mode: int, top: int, words: Words, pool: Longs, heap: Longs, at: int, new: int
 ) -> int:
     """As `split_leaf`, for an inner node: in the middle of its children."""
     block, meta = wide(words[at]), wide(words[at + 1])
@@ -131,24 +130,23 @@ def split_inner(
     half = count // 2
     here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
     level = level_of(meta)
-    inner.create(mode, words, pools, heap, shard, at, roomy(half, top), level)
-    inner.create(mode, words, pools, heap, shard, new, roomy(count - half, top), level)
+    inner.create(mode, words, pool, heap, at, roomy(half, top), level)
+    inner.create(mode, words, pool, heap, new, roomy(count - half, top), level)
     for k in range(count):
         to = at if k < half else new
         inner.append(mode, words, to, wide(words[here + k]), words, records + RECORD * k)
     separator = wide(words[here + half])
-    release(words, pools, shard, block, inner_units(mode, capacity))
+    release(words, pool, block, inner_units(mode, capacity))
     return separator
 
 
-@kernel
+@step
 def split(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     path: Longs,
     depth: int,
     scratch: Words,
@@ -158,62 +156,61 @@ def split(
     Args:
         path: records and children from the root on (store/samtree.py); afterwards out of date.
     """
-    root = path[0, 0]
+    root = path[0]
     spare = root + SPARE
     first = depth  # the highest node that must be split
     while first > 0:
-        if count_of(wide(words[path[first - 1, 0] + 1])) < CAPACITIES[top]:
+        if count_of(wide(words[path[2 * first - 2] + 1])) < CAPACITIES[top]:
             break
         first -= 1
 
     # From above, so that a parent has room before its child is split; but then the child's record
     # may have moved to the parent's second part: find it again by its place among the children.
     for d in range(first, depth + 1):
-        at = path[d, 0]
+        at = path[2 * d]
         if d == depth:
-            separator = split_leaf(mode, top, words, pools, heap, shard, at, spare, scratch)
+            separator = split_leaf(mode, top, words, pool, heap, at, spare, scratch)
         else:
-            separator = split_inner(mode, top, words, pools, heap, shard, at, spare)
+            separator = split_inner(mode, top, words, pool, heap, at, spare)
         parent, k = root, 0
         if d == 0:
-            _raise_root(mode, words, pools, heap, shard, root, separator)
+            _raise_root(mode, words, pool, heap, root, separator)
         else:
-            parent, k = path[d - 1, 0], path[d - 1, 1]
-            inner.insert(mode, words, pools, heap, shard, parent, k, separator, spare, scratch)
+            parent, k = path[2 * d - 2], path[2 * d - 1]
+            inner.insert(mode, words, pool, heap, parent, k, separator, spare, scratch)
         if d < depth:  # where the next node's record stands now
             block, meta = wide(words[parent]), wide(words[parent + 1])
             here = inner.child(mode, meta, block, k)
             left = count_of(wide(words[here + 1]))
-            if path[d, 1] >= left:
-                path[d, 1] -= left
+            if path[2 * d + 1] >= left:
+                path[2 * d + 1] -= left
                 here = inner.child(mode, meta, block, k + 1)
-            path[d, 0] = here
+            path[2 * d] = here
             block, meta = wide(words[here]), wide(words[here + 1])
-            path[d + 1, 0] = inner.child(mode, meta, block, path[d, 1])
+            path[2 * d + 2] = inner.child(mode, meta, block, path[2 * d + 1])
 
 
-@kernel
+@step
 def _raise_root(
-    mode: int, words: Words, pools: Longs, heap: Longs, shard: int, root: int, separator: int
+    mode: int, words: Words, pool: Longs, heap: Longs, root: int, separator: int
 ) -> None:
     """Put a new root above the two parts whose records stand at `root` and after it."""
     part = root + 2 * SPARE
     for i in range(RECORD):
         words[part + i] = words[root + i]
     level = level_of(wide(words[root + 1])) + 1
-    inner.create(mode, words, pools, heap, shard, root, wide(0), level)
+    inner.create(mode, words, pool, heap, root, wide(0), level)
     inner.append(mode, words, root, wide(0), words, part)
     inner.append(mode, words, root, separator, words, root + SPARE)
 
 
-@kernel
+@step
 def merge(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     parent: int,
     k: int,
     scratch: Words,
@@ -226,10 +223,10 @@ def merge(
     count = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
     size = roomy(count, top)
     if level_of(wide(words[left + 1])) == 0:
-        _merge_leaves(mode, words, pools, heap, shard, left, right, spare, size)
+        _merge_leaves(mode, words, pool, heap, left, right, spare, size)
     else:
         level = level_of(wide(words[left + 1]))
-        inner.create(mode, words, pools, heap, shard, spare, size, level)
+        inner.create(mode, words, pool, heap, spare, size, level)
         for part in (left, right):
             block, meta = wide(words[part]), wide(words[part + 1])
             here, records = inner.separators(mode, meta, block), inner.child(mode, meta, block, 0)
@@ -237,7 +234,7 @@ def merge(
                 from_parent = part == right and j == 0
                 bound = separator if from_parent else wide(words[here + j])
                 inner.append(mode, words, spare, bound, words, records + RECORD * j)
-            release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
+            release(words, pool, block, inner_units(mode, CAPACITIES[size_of(meta)]))
     for i in range(RECORD):
         words[left + i] = words[spare + i]
     inner.erase(mode, words, parent, k + 1, scratch)
@@ -247,13 +244,12 @@ def merge(
     weights.put(mode, words, block * UNIT, capacity, count, k, mass)
 
 
-@kernel
+@step
 def _merge_leaves(
     mode: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     left: int,
     right: int,
     spare: int,
@@ -271,7 +267,7 @@ def _merge_leaves(
             low, high = leaf.extent(words, ids, narrow_of(meta), base, count_of(meta))
             least, most = min(least, low), max(most, high)
     base = leaf.window(least, most, CAPACITIES[size]) if most >= 0 else -1
-    leaf.create(mode, words, pools, heap, shard, spare, size, base)
+    leaf.create(mode, words, pool, heap, spare, size, base)
     for part in (left, right):
         block, meta, base = (
             wide(words[part]),
@@ -282,39 +278,38 @@ def _merge_leaves(
         for i in range(count_of(meta)):
             number = leaf.id_at(words, where + span(mode, capacity), narrow_of(meta), base, i)
             leaf.append(mode, words, spare, number, weights.get(mode, words, where, i))
-        release(words, pools, shard, block, leaf_units(mode, capacity, narrow_of(meta)))
+        release(words, pool, block, leaf_units(mode, capacity, narrow_of(meta)))
 
 
-@kernel
+@step
 def tidy(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     path: Longs,
     depth: int,
     scratch: Words,
 ) -> None:
     """After a removal from the leaf at the end of a path: shrink, merge, and lower the tree."""
-    root = path[0, 0]
-    at = path[depth, 0]
+    root = path[0]
+    at = path[2 * depth]
     meta = wide(words[at + 1])
     count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
     if depth == 0 and count == 0:
-        leaf.drop(mode, words, pools, shard, root)
+        leaf.drop(mode, words, pool, root)
         return
     if 2 * count <= capacity and size_of(meta) > 0:
         size = roomy(max(count, 1), top)
         if size < size_of(meta):
-            leaf.move(mode, words, pools, heap, shard, at, size, wide(-1))
+            leaf.move(mode, words, pool, heap, at, size, wide(-1))
 
     for d in range(depth, 0, -1):
-        count = count_of(wide(words[path[d, 0] + 1]))
+        count = count_of(wide(words[path[2 * d] + 1]))
         if 4 * count >= CAPACITIES[top]:
             break
-        parent, k = path[d - 1, 0], path[d - 1, 1]
+        parent, k = path[2 * d - 2], path[2 * d - 1]
         block, meta = wide(words[parent]), wide(words[parent + 1])
         siblings = count_of(meta)
         if siblings == 1:
@@ -324,7 +319,7 @@ def tidy(
         both = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
         if 4 * both > 3 * CAPACITIES[top]:
             break
-        merge(mode, top, words, pools, heap, shard, parent, k, scratch, root + SPARE)
+        merge(mode, top, words, pool, heap, parent, k, scratch, root + SPARE)
 
     meta = wide(words[root + 1])
     while level_of(meta) > 0 and count_of(meta) == 1:
@@ -332,7 +327,28 @@ def tidy(
         only = inner.child(mode, meta, block, 0)
         for i in range(RECORD):
             words[root + i] = words[only + i]
-        release(words, pools, shard, block, inner_units(mode, CAPACITIES[size_of(meta)]))
+        release(words, pool, block, inner_units(mode, CAPACITIES[size_of(meta)]))
         meta = wide(words[root + 1])
-    if level_of(meta) == 0 and count_of(meta) == 0:
-        leaf.drop(mode, words, pools, shard, root)
+    if words[root + 3] == 0 and words[root] != 0:
+        clear(mode, words, pool, root)
+
+
+@step
+def clear(mode: int, words: Words, pool: Longs, root: int) -> None:
+    """Give back every node of a tree without edges: its empty leaves may stand far apart."""
+    while words[root] != 0:
+        at, parent = root, wide(-1)
+        meta = wide(words[at + 1])
+        while level_of(meta) > 0 and count_of(meta) > 0:
+            parent = at
+            at = inner.child(mode, meta, wide(words[at]), count_of(meta) - 1)
+            meta = wide(words[at + 1])
+        if level_of(meta) == 0:
+            leaf.drop(mode, words, pool, at)
+        else:
+            units = inner_units(mode, CAPACITIES[size_of(meta)])
+            release(words, pool, wide(words[at]), units)
+            for i in range(RECORD):
+                words[at + i] = 0
+        if parent >= 0:
+            words[parent + 1] -= 1  # its entries stand in the lowest bits

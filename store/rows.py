@@ -20,64 +20,65 @@ from store.blocks import (
     span,
 )
 from store.inner import child
-from store.jit import kernel
-from store.lanes import borrow, wide
+from store.jit import kernel, step
+from store.lanes import longs_room, pointer, store_float, wide, words_room
 from store.samtree import MAX_HEIGHT, lookup
 
 Floats = npt.NDArray[np.float32]
 
 KEYS = 1024  # edges that a leaf may hold
+PATH = 3 * MAX_HEIGHT
 GAPS = (701, 301, 132, 57, 23, 10, 4, 1)
 
 
-@kernel
+@step
 def first_leaf(mode: int, words: Words, block: int, meta: int, path: Longs) -> int:
     """Write the way to the first leaf under an inner node; returns the leaf's depth.
 
     Args:
-        path: written, shape (MAX_HEIGHT, 3): block, meta and the child taken in each inner node.
+        path: written, shape (3 * MAX_HEIGHT,): block, meta and the child taken in each inner node.
     """
     depth = 0
     while level_of(meta) > 0:
-        path[depth, 0], path[depth, 1], path[depth, 2] = block, meta, 0
+        path[3 * depth], path[3 * depth + 1], path[3 * depth + 2] = block, meta, 0
         at = child(mode, meta, block, 0)
         block, meta = wide(words[at]), wide(words[at + 1])
         depth += 1
     return depth
 
 
-@kernel
+@step
 def next_leaf(mode: int, words: Words, path: Longs, depth: int) -> bool:
     """Move a path to the next leaf; False where there is none."""
     d = depth - 1
     while d >= 0:
-        path[d, 2] += 1
-        if path[d, 2] < count_of(path[d, 1]):
+        path[3 * d + 2] += 1
+        if path[3 * d + 2] < count_of(path[3 * d + 1]):
             break
         d -= 1
     if d < 0:
         return False
     for down in range(d + 1, depth):
-        at = child(mode, path[down - 1, 1], path[down - 1, 0], path[down - 1, 2])
-        path[down, 0], path[down, 1], path[down, 2] = words[at], words[at + 1], 0
+        at = child(mode, path[3 * down - 2], path[3 * down - 3], path[3 * down - 1])
+        path[3 * down], path[3 * down + 1] = words[at], words[at + 1]
+        path[3 * down + 2] = 0
     return True
 
 
-@kernel
+@step
 def read_leaf(mode: int, words: Words, block: int, meta: int, base: int, keys: Longs) -> int:
     """Write a leaf's edges to `keys`, id in the upper and weight's bits in the lower half."""
     capacity, narrow, count = CAPACITIES[size_of(meta)], narrow_of(meta), count_of(meta)
     where = block * UNIT
     ids = where + span(mode, capacity)
-    one = np.empty(1, np.float32)
-    bits = one.view(np.int32)
+    one = words_room(1)
     for i in range(count):
-        one[0] = weights.get(mode, words, where, i)
-        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | wide(bits[0])
+        store_float(one, 0, weights.get(mode, words, where, i))
+        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | wide(one[0])
     return count
 
 
-@kernel
+@step
 def sort_keys(keys: Longs, count: int) -> None:
     """Sort `keys[:count]` ascending: Shell's way, with M. Ciura's gaps (FCT 2001)."""
     for gap in GAPS:
@@ -101,9 +102,9 @@ def read_rows(
         ids: written, shape (E,).
         bits: written, the weights' bits, shape (E,).
     """
-    table, words = borrow(table), borrow(words)
-    keys = np.empty(KEYS, np.int64)
-    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    table, words = pointer(table), pointer(words)
+    keys = longs_room(KEYS)
+    path = longs_room(PATH)
     for row in range(len(vertices)):
         record = 4 * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
@@ -116,7 +117,7 @@ def read_rows(
         while more:
             if depth > 0:
                 d = depth - 1
-                at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+                at = child(mode, path[3 * d + 1], path[3 * d], path[3 * d + 2])
                 block, meta = wide(words[at]), wide(words[at + 1])
                 base = wide(words[at + 2])
             count = read_leaf(mode, words, block, meta, base, keys)
@@ -155,10 +156,10 @@ def heaviest(
         ids: written, -1 where a row has no more edges, shape (S * k,).
         bits: written, the weights' bits, shape (S * k,).
     """
-    table, words = borrow(table), borrow(words)
-    keys = np.empty(KEYS, np.int64)
+    table, words = pointer(table), pointer(words)
+    keys = longs_room(KEYS)
     best = np.empty(k, np.int64)
-    path = np.empty((MAX_HEIGHT, 3), np.int64)
+    path = longs_room(PATH)
     for row in range(len(vertices)):
         record = 4 * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
@@ -170,7 +171,7 @@ def heaviest(
         while more:
             if depth > 0:
                 d = depth - 1
-                at = child(mode, path[d, 1], path[d, 0], path[d, 2])
+                at = child(mode, path[3 * d + 1], path[3 * d], path[3 * d + 2])
                 block, meta = wide(words[at]), wide(words[at + 1])
                 base = wide(words[at + 2])
             count = read_leaf(mode, words, block, meta, base, keys)
@@ -193,7 +194,7 @@ def heaviest(
 @kernel
 def sums(mode: int, table: Words, words: Words, vertices: Words, out: Floats) -> None:
     """Write the sum of each row's weights, shape (S,)."""
-    table, words = borrow(table), borrow(words)
+    table, words = pointer(table), pointer(words)
     for row in range(len(vertices)):
         record = 4 * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
@@ -208,7 +209,7 @@ def lookups(
     mode: int, table: Words, words: Words, vertices: Words, numbers: Words, out: Floats
 ) -> None:
     """Write the weight of each edge, -1 where there is none, shape (E,)."""
-    table, words = borrow(table), borrow(words)
+    table, words = pointer(table), pointer(words)
     for row in range(len(vertices)):
         found = lookup(mode, table, words, wide(vertices[row]), wide(numbers[row]))
         out[row] = found

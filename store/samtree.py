@@ -23,7 +23,7 @@ from store.blocks import (
     span,
 )
 from store.inner import child, route, separators, total
-from store.jit import inlined, kernel
+from store.jit import inlined, step
 from store.lanes import single, wide
 
 ADD, SET, DELETE = 0, 1, 2
@@ -36,7 +36,7 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
 
     Args:
         root: the word where the top node's record starts.
-        path: written, shape (MAX_HEIGHT, 2): for each node on the way the word where its record
+        path: written, shape (2 * MAX_HEIGHT,): for each node on the way the word where its record
             starts, and the number of the child taken in it.
 
     Returns:
@@ -44,26 +44,26 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
     """
     at, depth = root, 0
     block, meta = wide(words[at]), wide(words[at + 1])
-    path[0, 0] = at
+    path[0] = at
     while level_of(meta) > 0:
         k = route(words, separators(mode, meta, block), count_of(meta), number)
-        path[depth, 1] = k
+        path[2 * depth + 1] = k
         depth += 1
         at = child(mode, meta, block, k)
-        path[depth, 0] = at
+        path[2 * depth] = at
         block, meta = wide(words[at]), wide(words[at + 1])
     return depth
 
 
-@kernel
+@step
 def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> None:
     """Bring the sums and counts above a changed leaf up to date."""
     for d in range(depth - 1, -1, -1):
-        at = path[d, 0]
+        at = path[2 * d]
         block, meta = wide(words[at]), wide(words[at + 1])
         capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
-        mass = total(mode, words, path[d + 1, 0])
-        weights.put(mode, words, block * UNIT, capacity, count, path[d, 1], mass)
+        mass = total(mode, words, path[2 * d + 2])
+        weights.put(mode, words, block * UNIT, capacity, count, path[2 * d + 1], mass)
         words[at + 3] += change
 
 
@@ -72,9 +72,8 @@ def change(
     mode: int,
     top: int,
     words: Words,
-    pools: Longs,
+    pool: Longs,
     heap: Longs,
-    shard: int,
     root: int,
     op: int,
     number: int,
@@ -87,7 +86,7 @@ def change(
     Args:
         top: the greatest capacity class.
         root: the word where the top node's record starts; all 0: the tree is empty.
-        path: for the way down, shape (MAX_HEIGHT, 2).
+        path: for the way down, shape (2 * MAX_HEIGHT,).
         scratch: room for a leaf's ids, and for a node's sums.
 
     Returns:
@@ -96,12 +95,12 @@ def change(
     if words[root] == 0:
         if op == DELETE:
             return 0
-        leaf.create(mode, words, pools, heap, shard, root, wide(0), wide(-1))
+        leaf.create(mode, words, pool, heap, root, wide(0), wide(-1))
         leaf.append(mode, words, root, number, weight)
         return 1
 
     depth = descend(mode, words, root, number, path)
-    at = path[depth, 0]
+    at = path[2 * depth]
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
     where = block * UNIT
@@ -119,28 +118,28 @@ def change(
         leaf.remove(mode, words, at, slot)
         refresh(mode, words, path, depth, wide(-1))
         if 2 * count <= capacity or count == 1:
-            restructure.tidy(mode, top, words, pools, heap, shard, path, depth, scratch)
+            restructure.tidy(mode, top, words, pool, heap, path, depth, scratch)
         return -1
 
     if not leaf.fits(capacity, meta, base, number):
         if count < capacity:  # the id is out of a narrow leaf's window
-            leaf.move(mode, words, pools, heap, shard, at, size_of(meta), number)
+            leaf.move(mode, words, pool, heap, at, size_of(meta), number)
         elif size_of(meta) < top:
-            leaf.move(mode, words, pools, heap, shard, at, size_of(meta) + 1, number)
+            leaf.move(mode, words, pool, heap, at, size_of(meta) + 1, number)
         else:
-            restructure.split(mode, top, words, pools, heap, shard, path, depth, scratch)
+            restructure.split(mode, top, words, pool, heap, path, depth, scratch)
             depth = descend(mode, words, root, number, path)
-            at = path[depth, 0]
+            at = path[2 * depth]
             size = size_of(wide(words[at + 1]))
             if not leaf.fits(CAPACITIES[size], wide(words[at + 1]), wide(words[at + 2]), number):
                 bigger = size + 1 if count_of(wide(words[at + 1])) == CAPACITIES[size] else size
-                leaf.move(mode, words, pools, heap, shard, at, bigger, number)
+                leaf.move(mode, words, pool, heap, at, bigger, number)
     leaf.append(mode, words, at, number, weight)
     refresh(mode, words, path, depth, wide(1))
     return 1
 
 
-@kernel
+@step
 def lookup(mode: int, table: Words, words: Words, vertex: int, number: int) -> float:
     """Weight of one edge; -1 where there is none."""
     block, meta = wide(table[4 * vertex]), wide(table[4 * vertex + 1])

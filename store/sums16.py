@@ -14,7 +14,7 @@ R. Venturini, "Practical trade-offs for the prefix-sum problem", Software: Pract
 import numpy as np
 
 from store.blocks import Words
-from store.jit import inlined, kernel
+from store.jit import inlined, step
 from store.lanes import load_float, pick16, single, store_float, sum16
 
 
@@ -48,7 +48,7 @@ def push(words: Words, at: int, capacity: int, count: int, weight: float) -> Non
         fix(words, at, capacity, count + 1, count >> 4)
 
 
-@kernel
+@step
 def pop(words: Words, at: int, capacity: int, count: int) -> None:
     """Drop the last of `count` weights."""
     if capacity > 16:
@@ -68,7 +68,7 @@ def total(words: Words, at: int, capacity: int, count: int) -> float:
     return result
 
 
-@kernel
+@step
 def pick(words: Words, at: int, capacity: int, count: int, first: float, second: float) -> int:
     """A slot drawn in proportion to its weight, by two uniforms in [0, 1); -1: all are 0."""
     if capacity <= 16:
@@ -86,7 +86,7 @@ def pick(words: Words, at: int, capacity: int, count: int, first: float, second:
     return start + lane if lane >= 0 else -1
 
 
-@kernel
+@step
 def _pick_group(words: Words, sums: int, groups: int, uniform: float) -> int:
     """As `pick16`, over more than 16 sums; a running sum, since this is the rare, large node."""
     whole = single(0)

@@ -3,22 +3,39 @@
 The vertex table holds a record a vertex (store/leaf.py): shape (4 * N,), int32. While a tree is
 changed, its record stands in the arena, in the two units that its shard has for that: then every
 record of a tree stands in the arena.
+
+A kernel knows a forest by one number, the address of its *handle*:
+
+    handle  (7,)  int64   addresses of TABLE, WORDS, POOLS and HEAP; number of VERTICES; the MODE of
+                          its weight index, and its TOP capacity class
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from store.blocks import LIMIT, NEXT, RECORD, UNIT, Longs, Words
-from store.jit import inlined, kernel
-from store.lanes import PAD, borrow, prefetch, wide
+from store.blocks import FREE, LIMIT, NEED, NEXT, RECORD, UNIT, WIDEST, Longs, Words
+from store.jit import inlined, kernel, step
+from store.lanes import (
+    PAD,
+    longs_at,
+    longs_room,
+    onwards,
+    pointer,
+    prefetch,
+    wide,
+    words_at,
+    words_room,
+)
 from store.samtree import MAX_HEIGHT, change
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
+TABLE, WORDS, POOLS, HEAP, VERTICES, MODE, TOP = range(7)
 SHARDS = 16
-NEED = 3  # of the heap: units that must be free before a change, whatever it does
 SCRATCH = 2048 + PAD
+WAY = 2 * MAX_HEIGHT
+DIGITS = 2049
 
 
 @inlined
@@ -33,14 +50,41 @@ def workplace(shard: int) -> int:
     return UNIT * 2 * (shard + 1)
 
 
+@step
+def change_tree(
+    handle: Longs,
+    vertex: int,
+    number: int,
+    amount: float,
+    op: int,
+    path: Longs,
+    scratch: Words,
+) -> int:
+    """Apply one change, for which the arena has room; as `samtree.change` otherwise."""
+    table, words = words_at(handle[TABLE]), words_at(handle[WORDS])
+    heap = longs_at(handle[HEAP])
+    shard = shard_of(vertex)
+    pool = onwards(longs_at(handle[POOLS]), shard * (FREE + 1 + heap[WIDEST]))
+    root, record = workplace(shard), RECORD * vertex
+    for i in range(RECORD):
+        words[root + i] = table[record + i]
+    mode, top = handle[MODE], handle[TOP]
+    came = change(mode, top, words, pool, heap, root, op, number, amount, path, scratch)
+    for i in range(RECORD):
+        table[record + i] = words[root + i]
+    return came
+
+
+@inlined
+def room_for(handle: Longs, changes: int) -> bool:
+    """Whether so few changes find room, whatever they do."""
+    heap = longs_at(handle[HEAP])
+    return heap[LIMIT] - heap[NEXT] >= changes * heap[NEED]
+
+
 @kernel
 def apply_rows(
-    mode: int,
-    top: int,
-    table: Words,
-    words: Words,
-    pools: Longs,
-    heap: Longs,
+    forest: int,
     order: Words,
     spare: Words,
     vertices: Words,
@@ -52,54 +96,35 @@ def apply_rows(
     """Apply the rows `order[progress[0] : progress[1]]`.
 
     Args:
+        forest: address of its handle.
         order: rows of some shards that no other thread works on; reordered by vertex.
         spare: room, as long as `order`.
         progress: the next row, the end, the number of edges that came less those that went, and the
             greatest vertex if the rows are to be sorted, else 0; written. It stops short of the end
             where the arena must grow first.
     """
-    ways, room = np.empty((MAX_HEIGHT, 2), np.int64), np.empty(SCRATCH, np.int32)
-    path, scratch = borrow(ways), borrow(room)
-    table, words, pools, heap = borrow(table), borrow(words), borrow(pools), borrow(heap)
-    order, vertices, numbers = borrow(order), borrow(vertices), borrow(numbers)
-    amounts, ops = borrow(amounts), borrow(ops)
+    path, scratch = longs_room(WAY), words_room(SCRATCH)
+    handle = longs_at(forest)
+    table, words = words_at(handle[TABLE]), words_at(handle[WORDS])
     stop = progress[1]
     if progress[3]:
         sort_rows(vertices, order, spare, progress[0], stop, progress[3])
         progress[3] = 0
+    rows, heads, tails = pointer(order), pointer(vertices), pointer(numbers)
+    weights, kinds = pointer(amounts), pointer(ops)
     came = 0
     at = progress[0]
-    while at < stop and heap[LIMIT] - heap[NEXT] >= heap[NEED]:
+    while at < stop and room_for(handle, wide(1)):
         if at + 12 < stop:
-            prefetch(table, RECORD * wide(vertices[order[at + 12]]))
+            prefetch(table, RECORD * wide(heads[rows[at + 12]]))
         if at + 6 < stop:
-            ahead = UNIT * wide(table[RECORD * wide(vertices[order[at + 6]])])
+            ahead = UNIT * wide(table[RECORD * wide(heads[rows[at + 6]])])
             for line in range(0, 64, 16):
                 prefetch(words, ahead + line)
-        e = order[at]
-        vertex = wide(vertices[e])
-        shard = shard_of(vertex)
-        root, record = workplace(shard), RECORD * vertex
-        for i in range(RECORD):
-            words[root + i] = table[record + i]
-        came += change(
-            mode,
-            top,
-            words,
-            pools,
-            heap,
-            shard,
-            root,
-            wide(ops[e]),
-            wide(numbers[e]),
-            amounts[e],
-            path,
-            scratch,
-        )
-        for i in range(RECORD):
-            table[record + i] = words[root + i]
+        e = wide(rows[at])
+        vertex, number, op = wide(heads[e]), wide(tails[e]), wide(kinds[e])
+        came += change_tree(handle, vertex, number, weights[e], op, path, scratch)
         at += 1
-    ways[0, 0] = room[0] = 0  # their last use
     progress[0] = at
     progress[2] += came
 
@@ -112,7 +137,7 @@ def deal(vertices: Words, order: Words, starts: Longs) -> None:
         order: written, shape (E,).
         starts: written: where each shard's rows start, shape (SHARDS + 1,).
     """
-    place = np.empty(SHARDS, np.int64)
+    place = longs_room(SHARDS)
     for shard in range(SHARDS + 1):
         starts[shard] = 0
     for i in range(len(vertices)):
@@ -127,7 +152,7 @@ def deal(vertices: Words, order: Words, starts: Longs) -> None:
         place[shard] += 1
 
 
-@kernel
+@step
 def sort_rows(
     vertices: Words, order: Words, spare: Words, first: int, last: int, most: int
 ) -> None:
@@ -137,10 +162,10 @@ def sort_rows(
         spare: room, as long as `order`.
         most: the greatest vertex.
     """
-    counts = np.empty(2049, np.int64)
+    counts = longs_room(DIGITS)
     shift = 0
     while most >> shift > 0:
-        for i in range(2049):
+        for i in range(DIGITS):
             counts[i] = 0
         for i in range(first, last):
             counts[((vertices[order[i]] >> shift) & 2047) + 1] += 1

@@ -23,8 +23,8 @@ from store.blocks import (
     span,
 )
 from store.inner import child
-from store.jit import inlined, kernel
-from store.lanes import borrow, find16, pick16, prefetch, scan16, wide
+from store.jit import inlined, step
+from store.lanes import LANES, find16, floats_room, longs_room, pick16, prefetch, scan16, wide
 from store.leaf import id_at
 from store.random_bits import lower, number, onward, row_key, upper
 from store.sums16 import pick
@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float32]
 
 WIDTH = 32  # draws taken together
 BITS, BLOCK, META, BASE, GROUP = 0, 1, 2, 3, 4
+FIELDS = 5
+STATE = FIELDS * WIDTH
 
 
 @inlined
@@ -79,11 +81,11 @@ def leaf_row(
     for j in range(k):
         bits = number(key, skip + j)
         group = wide(find16(scanned, upper(bits) * mass))
-        state[j, GROUP] = group
+        state[FIELDS * j + GROUP] = group
         prefetch(words, where + 16 * group)
         prefetch(words, ids + ((16 * group) >> narrow) + 8)
     for j in range(k):
-        first = 16 * state[j, GROUP]
+        first = 16 * state[FIELDS * j + GROUP]
         if first < 0:
             out[to + j] = -1
             continue
@@ -107,36 +109,46 @@ def tree_row(
 ) -> None:
     """Draw from a tree: all draws go down a level together; all leaves are equally deep."""
     for j in range(k):
-        state[j, BITS] = wide(number(key, skip + j))
-        state[j, BLOCK], state[j, META], state[j, BASE] = block, meta, base
+        state[FIELDS * j + BITS] = wide(number(key, skip + j))
+        state[FIELDS * j + BLOCK], state[FIELDS * j + META], state[FIELDS * j + BASE] = (
+            block,
+            meta,
+            base,
+        )
     for level in range(level_of(meta), -1, -1):
         for j in range(k):
-            if state[j, BLOCK] == 0:
+            if state[FIELDS * j + BLOCK] == 0:
                 continue
-            meta = state[j, META]
+            meta = state[FIELDS * j + META]
             capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
-            where = state[j, BLOCK] * UNIT
+            where = state[FIELDS * j + BLOCK] * UNIT
             group = 0
             if capacity > 256:
                 group = -2  # more sums than a vector has lanes: the second step does both
             elif capacity > 16:
                 groups = (count + 15) >> 4
-                group = wide(pick16(words, where + capacity, groups, upper(state[j, BITS])))
+                group = wide(
+                    pick16(words, where + capacity, groups, upper(state[FIELDS * j + BITS]))
+                )
                 prefetch(words, where + 16 * group)
                 if level == 0:
                     ids = where + span(SUMS, capacity)
                     prefetch(words, ids + ((16 * group) >> narrow_of(meta)) + 8)
                 else:
-                    prefetch(words, child(SUMS, meta, state[j, BLOCK], 16 * group))
-                    prefetch(words, child(SUMS, meta, state[j, BLOCK], 16 * group + 8))
-            state[j, GROUP] = group
+                    prefetch(words, child(SUMS, meta, state[FIELDS * j + BLOCK], 16 * group))
+                    prefetch(words, child(SUMS, meta, state[FIELDS * j + BLOCK], 16 * group + 8))
+            state[FIELDS * j + GROUP] = group
         for j in range(k):
-            if state[j, BLOCK] == 0:
+            if state[FIELDS * j + BLOCK] == 0:
                 continue
-            meta, block, bits = state[j, META], state[j, BLOCK], state[j, BITS]
+            meta, block, bits = (
+                state[FIELDS * j + META],
+                state[FIELDS * j + BLOCK],
+                state[FIELDS * j + BITS],
+            )
             capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
             where = block * UNIT
-            group = state[j, GROUP]
+            group = state[FIELDS * j + GROUP]
             slot = -1
             if group == -2:
                 slot = wide(pick(words, where, capacity, count, upper(bits), lower(bits)))
@@ -147,21 +159,21 @@ def tree_row(
                 if slot >= 0:
                     slot += 16 * group
             if slot < 0:
-                state[j, BLOCK] = 0
+                state[FIELDS * j + BLOCK] = 0
                 out[to + j] = -1
             elif level == 0:
                 ids = where + span(SUMS, capacity)
-                out[to + j] = id_at(words, ids, narrow_of(meta), state[j, BASE], slot)
+                out[to + j] = id_at(words, ids, narrow_of(meta), state[FIELDS * j + BASE], slot)
             else:
                 at = child(SUMS, meta, block, slot)
                 below, below_meta = wide(words[at]), wide(words[at + 1])
-                state[j, BLOCK], state[j, META] = below, below_meta
-                state[j, BASE] = words[at + 2]
-                state[j, BITS] = wide(onward(bits))
+                state[FIELDS * j + BLOCK], state[FIELDS * j + META] = below, below_meta
+                state[FIELDS * j + BASE] = words[at + 2]
+                state[FIELDS * j + BITS] = wide(onward(bits))
                 prefetch(words, below * UNIT + wide(CAPACITIES[size_of(below_meta)]))
 
 
-@kernel
+@step
 def draw_volleys(
     table: Words,
     words: Words,
@@ -173,9 +185,7 @@ def draw_volleys(
     out: Words,
 ) -> None:
     """Write k draws of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
-    lanes, volley = np.empty(16, np.float32), np.empty((WIDTH, 5), np.int64)
-    scanned, state = borrow(lanes), borrow(volley)
-    table, words, vertices, out = borrow(table), borrow(words), borrow(vertices), borrow(out)
+    scanned, state = floats_room(LANES), longs_room(STATE)
     for row in range(first, last):
         if row + 16 < last:
             prefetch(table, RECORD * wide(vertices[row + 16]))
@@ -203,4 +213,3 @@ def draw_volleys(
                 leaf_row(words, where, meta, base, key, skip, some, out, to, scanned, state)
             else:
                 tree_row(words, block, meta, base, key, skip, some, out, to, state)
-    lanes[0] = volley[0, 0] = 0  # their last use

@@ -6,11 +6,11 @@ branch is always foreseen, and one compile serves all three.
 
 from store import cstable, fstable, sums16
 from store.blocks import CUMULATIVE, SUMS, Words
-from store.jit import kernel
+from store.jit import step
 from store.lanes import load_float, single, store_float
 
 
-@kernel
+@step
 def get(mode: int, words: Words, at: int, slot: int) -> float:
     """Weight of a slot."""
     if mode == SUMS:
@@ -20,7 +20,7 @@ def get(mode: int, words: Words, at: int, slot: int) -> float:
     return fstable.get(words, at, slot)
 
 
-@kernel
+@step
 def put(
     mode: int, words: Words, at: int, capacity: int, count: int, slot: int, weight: float
 ) -> None:
@@ -33,7 +33,7 @@ def put(
         fstable.add(words, at, count, slot, single(weight) - fstable.get(words, at, slot))
 
 
-@kernel
+@step
 def add(
     mode: int, words: Words, at: int, capacity: int, count: int, slot: int, change: float
 ) -> None:
@@ -47,7 +47,7 @@ def add(
         fstable.add(words, at, count, slot, single(change))
 
 
-@kernel
+@step
 def push(mode: int, words: Words, at: int, capacity: int, count: int, weight: float) -> None:
     """Append a weight to `count` others."""
     if mode == SUMS:
@@ -58,14 +58,14 @@ def push(mode: int, words: Words, at: int, capacity: int, count: int, weight: fl
         fstable.push(words, at, count, weight)
 
 
-@kernel
+@step
 def pop(mode: int, words: Words, at: int, capacity: int, count: int) -> None:
     """Drop the last of `count` weights; the other two indexes need nothing for that."""
     if mode == SUMS:
         sums16.pop(words, at, capacity, count)
 
 
-@kernel
+@step
 def total(mode: int, words: Words, at: int, capacity: int, count: int) -> float:
     """Sum of `count` weights."""
     if mode == SUMS:
@@ -75,7 +75,7 @@ def total(mode: int, words: Words, at: int, capacity: int, count: int) -> float:
     return fstable.total(words, at, count)
 
 
-@kernel
+@step
 def pick(
     mode: int, words: Words, at: int, capacity: int, count: int, first: float, second: float
 ) -> int:
@@ -98,7 +98,7 @@ def pick(
     return slot if slot < count else -1
 
 
-@kernel
+@step
 def copy(
     mode: int, words: Words, source: int, source_capacity: int, to: int, capacity: int, count: int
 ) -> None:
@@ -115,7 +115,7 @@ def copy(
                 sums16.fix(words, to, capacity, count, group)
 
 
-@kernel
+@step
 def scale(mode: int, words: Words, at: int, capacity: int, count: int, factor: float) -> None:
     """Multiply all weights by a power of two: sums stay exact, so nothing is added up anew."""
     groups = (count + 15) >> 4 if mode == SUMS and capacity > 16 else 0
