@@ -7,9 +7,10 @@ It takes what has been checked; store/graph.py checks.
     words  (W,)      int32   the arena (store/blocks.py); its first units are none, and workplaces
     heap   (5,)      int64   of the arena
     pools  (16, P)   int64   free blocks, a row a shard
-    handle (7,)      int64   where all these are (store/updates.py)
+    handle (8,)      int64   where all these are (store/updates.py)
 """
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -81,7 +82,6 @@ class Forest:
         self._mode = MODES[leaf_index]
         self._top = int(class_of(leaf_capacity))
         self._count = 0
-        self._edges = 0
         self._table = GrowingWords(1024)
         inner = int(inner_units(self._mode, leaf_capacity))
         widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, 0)))
@@ -91,13 +91,13 @@ class Forest:
         limit = len(self._words.array) // UNIT - 8
         self._heap = np.array([_FIRST, limit, 2 * widest, need, widest])
         self._pools = np.zeros((updates.SHARDS, FREE + widest + 1), np.int64)
-        self._handle = np.zeros(7, np.int64)
+        self._handle = np.zeros(8, np.int64)
         self._handle[[updates.MODE, updates.TOP]] = self._mode, self._top
         self._point()
 
     def __len__(self) -> int:
         """Number of edges."""
-        return self._edges
+        return int(self._handle[updates.EDGES])
 
     @property
     def num_vertices(self) -> int:
@@ -117,22 +117,38 @@ class Forest:
         self._point()
 
     def reserve(self, changes: int) -> None:
-        """Have room for so many changes as they usually come.
+        """Have room for so many changes, whichever they are; it is reserved, and not yet taken.
+
+        A change replaces a leaf by one or two that are less than three times as large together, or
+        makes one of a unit. The next in the same leaf finds slack: what a leaf then costs is less
+        than eight units a change. A slab that is left may be half empty.
 
         Raises:
             MemoryError: there is no room; nothing has changed.
         """
-        self._grow(4 * changes)
+        used = int(self._pools[:, USE].sum())
+        self._grow(2 * min(changes * self._widest, 3 * used) + 16 * changes)
 
     def apply(self, vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes) -> None:
         """Apply changes; those of one vertex in the order in which they stand.
+
+        What it takes is had before the first change.
 
         Args:
             vertices: from where, shape (E,), each below `num_vertices`.
             numbers: to where, shape (E,).
             amounts: weights, finite and >= 0, shape (E,).
             ops: shape (E,), see `store.edges.Op`.
+
+        Raises:
+            MemoryError: there is no room; nothing has changed.
         """
+        self.prepare(vertices, numbers, amounts, ops)()
+
+    def prepare(
+        self, vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes
+    ) -> Callable[[], None]:
+        """All but the changes: what is returned makes them, before any others; see `apply`."""
         count = len(vertices)
         self.reserve(count)
         order = np.arange(count, dtype=np.int32)
@@ -146,16 +162,30 @@ class Forest:
             parts = np.linspace(0, count, self._workers.threads + 1)[1:-1]
             cuts = starts[np.abs(starts[:, None] - parts).argmin(axis=0)]
             bounds = np.unique(np.concatenate([bounds, cuts]))
-        left = [np.array([a, b, 0, most]) for a, b in pairwise(bounds.tolist())]
+        parts_left = [np.array([a, b, 0, most]) for a, b in pairwise(bounds.tolist())]
+        return partial(self._finish, parts_left, order, spare, vertices, numbers, amounts, ops)
+
+    def _finish(
+        self,
+        left: list[Longs],
+        order: Ints,
+        spare: Ints,
+        vertices: Ints,
+        numbers: Ints,
+        amounts: Floats,
+        ops: Bytes,
+    ) -> None:
+        """Make the changes of all parts; where a part finds the arena full, it grows."""
         while left:
-            self._grow(0)
             self._workers.run(
                 [partial(self._run, order, spare, vertices, numbers, amounts, ops, p) for p in left]
             )
-            self._edges += sum(int(progress[2]) for progress in left)
+            self._handle[updates.EDGES] += sum(int(progress[2]) for progress in left)
             left = [progress for progress in left if progress[0] < progress[1]]
             for progress in left:
                 progress[2] = 0
+            if left:
+                self._grow(0)
 
     @property
     def handle(self) -> int:
@@ -164,11 +194,9 @@ class Forest:
 
     def change(self, vertex: int, number: int, amount: float, op: int) -> None:
         """Apply one change, without the arrays of a batch; arguments as in `apply`."""
-        came = change_one(self._address, vertex, number, amount, op)
-        if came > 1:
+        if change_one(self._address, vertex, number, amount, op):
             self._grow(1024)
-            came = change_one(self._address, vertex, number, amount, op)
-        self._edges += came
+            change_one(self._address, vertex, number, amount, op)
 
     def build(self, indptr: Longs, ids: Ints, amounts: Floats) -> None:
         """Fill the forest, which is empty, from rows that are sorted by id and hold none twice.
@@ -181,8 +209,8 @@ class Forest:
         Raises:
             ValueError: there are edges already.
         """
-        if self._edges:
-            raise ValueError(f"the forest has {self._edges} edges: it can be built only when empty")
+        if len(self):
+            raise ValueError(f"the forest has {len(self)} edges: it can be built only when empty")
         self.ensure_vertices(len(indptr) - 1)
         self._grow(0)
         vertex = 0
@@ -202,7 +230,7 @@ class Forest:
             if vertex < len(indptr) - 1:
                 rest = int(indptr[-1] - indptr[vertex])
                 self._grow(max(int(indptr[vertex + 1] - indptr[vertex]), min(rest, 1 << 22)))
-        self._edges = len(ids)
+        self._handle[updates.EDGES] = len(ids)
 
     def scale(self, factor: float) -> None:
         """Multiply all weights by a power of two: exactly, as long as none becomes too small."""
@@ -278,7 +306,7 @@ class Forest:
             "words": self._words.array[: UNIT * int(self._heap[NEXT])],
             "heap": self._heap[:WIDEST],
             "pools": self._pools,
-            "counts": np.array([self._count, self._edges], np.int64),
+            "counts": np.array([self._count, len(self)], np.int64),
         }
 
     def restore(self, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
@@ -293,7 +321,7 @@ class Forest:
         self._heap[: len(arrays["heap"])] = arrays["heap"]
         self._pools = np.array(arrays["pools"], np.int64)
         self._point()
-        self._edges = edges
+        self._handle[updates.EDGES] = edges
 
     def _lookup(self, vertices: Ints, numbers: Ints) -> Floats:
         out = np.empty(len(vertices), np.float32)
@@ -357,7 +385,7 @@ class Forest:
         heap[NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
         need = int(heap[NEXT]) + units + int(heap[NEED])
         if need > heap[LIMIT]:
-            limit = max(need, int(heap[NEXT]) * 5 // 4)
+            limit = need * 5 // 4  # more than is needed: it costs nothing until it is written to
             self._words.grow(UNIT * (limit + 8) + PAD)
             heap[LIMIT] = limit
             self._point()

@@ -4,12 +4,12 @@ A relation is kept as one samtree a vertex (store/forest.py): of out-edges, and,
 of in-edges too, so that a vertex can be removed from every tree in which it stands. A symmetric one
 keeps each edge at both of its ends, in one forest.
 
-The class checks what comes in, whole batches at a time; kernels below it run. Writers and readers
-must take turns: the caller holds a lock. Readers may run beside each other.
+The class checks what comes in, whole batches at a time; kernels below it run. What can be asked is
+in store/reading.py. Writers and readers must take turns: the caller holds a lock.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import numpy.typing as npt
 from store import snapshot
 from store.check import check_batch, check_columns
 from store.decay import FAR, Clock
-from store.edges import EdgeBatch, Op, as_rows
+from store.edges import COLUMNS, EdgeBatch, Op, as_rows
 from store.features import Features
 from store.forest import Forest
 from store.ids import IdTable
+from store.reading import GraphReader
 from store.relation import Relation
+from store.scalar import change_edge
 from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
@@ -35,7 +37,7 @@ __all__ = ["DynamicGraph", "Relation"]
 log = logging.getLogger(__name__)
 
 
-class DynamicGraph:
+class DynamicGraph(GraphReader):
     """A weighted heterogeneous graph that changes while it is sampled.
 
     Args:
@@ -72,6 +74,8 @@ class DynamicGraph:
         self._numbers: dict[str, int] = {}
         self._forward: list[Forest] = []
         self._backward: list[Forest | None] = []
+        self._plans: list[Longs] = []  # of store/scalar.py
+        self._addresses: list[int] = []  # theirs; none where weights are to be aged first
         Forest(leaf_index, leaf_capacity)  # complains before the first relation does
         for relation in relations:
             self.add_relation(relation)
@@ -98,31 +102,22 @@ class DynamicGraph:
             else Forest(self.leaf_index, self.leaf_capacity, self._workers)
         )
         self._backward.append(backward)
+        self._plans.append(
+            np.array(
+                [
+                    self._forward[-1].handle,
+                    backward.handle if backward is not None else 0,
+                    relation.symmetric,
+                    self.ids[relation.head].handle,
+                    self.ids[relation.tail].handle,
+                ]
+            )
+        )
+        if self.clock is None:
+            self._addresses.append(int(self._plans[-1].ctypes.data))
         self.relations.append(relation)
         self._numbers[relation.name] = len(self.relations) - 1
         return len(self.relations) - 1
-
-    def relation_id(self, name: str) -> int:
-        """The number of a relation.
-
-        Raises:
-            ValueError: there is no such relation.
-        """
-        if name not in self._numbers:
-            raise ValueError(f"no relation {name!r}: there are {sorted(self._numbers)}")
-        return self._numbers[name]
-
-    def num_nodes(self, vertex_type: str) -> int:
-        """Ids of this type are in 0..num_nodes - 1; some of them may be free.
-
-        Raises:
-            ValueError: there is no such type.
-        """
-        return self._table(vertex_type).capacity
-
-    def num_edges(self, relation: int) -> int:
-        """Edges of a relation; a symmetric one counts each edge once a direction, loops once."""
-        return len(self._forward[self._relation(relation)])
 
     def apply(self, batch: EdgeBatch) -> None:
         """Apply a batch: all of it, or, where a row is bad, nothing.
@@ -138,14 +133,47 @@ class DynamicGraph:
         amounts = batch.weight + np.float32(0)  # -0 becomes 0
         self._make_room(batch)
         if self.clock is not None:
+            # Should memory end after this, the clock has seen the batch's time, and no edge else.
             amounts = self._age(self.clock, amounts, batch.time_ms)
-        present = np.unique(batch.relation)
-        for number in present.tolist():
-            if len(present) == 1:
-                self._apply(number, batch.head, batch.tail, amounts, batch.op)
-            else:
-                at = np.flatnonzero(batch.relation == number)
-                self._apply(number, batch.head[at], batch.tail[at], amounts[at], batch.op[at])
+        present, changes = np.unique(batch.relation).tolist(), []
+        for number in present:
+            here = batch.relation == number if len(present) > 1 else slice(None)
+            columns = (batch.head[here], batch.tail[here], amounts[here], batch.op[here])
+            changes += self._prepare(number, *columns)
+        for change in changes:  # nothing fails from here on
+            change()
+
+    def change(
+        self, relation: int, head: int, tail: int, weight: float, op: int, time_ms: int
+    ) -> None:
+        """Apply one change, sooner than a batch of one: arguments are Python's own numbers.
+
+        A graph with a half-life takes the way of a batch all the same.
+
+        Raises:
+            ValueError: as for `apply`.
+            MemoryError: there is no room.
+        """
+        if 0 <= relation < len(self._addresses) and not change_edge(
+            self._addresses[relation], head, tail, weight, op
+        ):
+            return
+        row = {
+            "relation": relation,
+            "head": head,
+            "tail": tail,
+            "weight": weight,
+            "op": op,
+            "time_ms": time_ms,
+        }
+        for name, value in row.items():
+            if name != "weight":
+                limits = np.iinfo(np.dtype(COLUMNS[name]).str)
+                if not limits.min <= value <= limits.max:
+                    raise ValueError(f"{name} is {value}: want {limits.min}..{limits.max}")
+        with np.errstate(over="ignore"):  # a weight that float32 cannot hold is refused as infinite
+            columns = {name: np.array([value], COLUMNS[name]) for name, value in row.items()}
+        self.apply(EdgeBatch(**columns))
 
     def load_edges(self, relation: int, heads: AnyInts, tails: AnyInts, weights: Floats) -> None:
         """Fill a relation that has no edges yet, in blocks that are full: less memory, and faster.
@@ -212,17 +240,6 @@ class DynamicGraph:
         rows = self._vertices(vertex_type, ids)
         self.features.setdefault(vertex_type, Features()).put(rows, np.asarray(values))
 
-    def get_features(self, vertex_type: str, ids: AnyInts) -> Floats:
-        """Features of vertices, shape (S, F); 0 where none were given.
-
-        Raises:
-            ValueError: a vertex is unknown, or the type has no features.
-        """
-        rows = self._vertices(vertex_type, ids)
-        if vertex_type not in self.features:
-            raise ValueError(f"{vertex_type!r} has no features: set_features gives them")
-        return self.features[vertex_type].get(rows)
-
     def retire(self, vertex_type: str, ids: AnyInts) -> None:
         """Remove vertices: all edges at them, and their names; the ids are given out again.
 
@@ -244,107 +261,6 @@ class DynamicGraph:
             self.features[vertex_type].clear(gone)
         table.release(gone)
 
-    def degree(self, relation: int, vertices: AnyInts, *, reverse: bool = False) -> Ints:
-        """Number of edges at each vertex, shape (S,).
-
-        Args:
-            relation: its number.
-            vertices: dense ids, shape (S,): heads, or tails if `reverse`.
-            reverse: look at the edges that come in.
-
-        Raises:
-            ValueError: there is no such relation or vertex.
-        """
-        forest, rows = self._row(relation, vertices, reverse)
-        return forest.degree(rows)
-
-    def weight_sum(self, relation: int, vertices: AnyInts, *, reverse: bool = False) -> Floats:
-        """Summed weight of the edges at each vertex, shape (S,); arguments as in `degree`."""
-        forest, rows = self._row(relation, vertices, reverse)
-        return self._read(forest.weight_sum(rows))
-
-    def weight(self, relation: int, heads: AnyInts, tails: AnyInts) -> Floats:
-        """Weight of each edge, 0 where there is none, shape (E,).
-
-        Raises:
-            ValueError: there is no such relation or vertex, or the lengths differ.
-        """
-        forest, rows = self._row(relation, heads, False)
-        ends = self._vertices(self.relations[relation].tail, tails, "tails")
-        if rows.shape != ends.shape:
-            raise ValueError(f"heads has shape {rows.shape}, but tails has {ends.shape}")
-        return self._read(forest.weight(rows, ends))
-
-    def neighbors(
-        self, relation: int, vertices: AnyInts, *, reverse: bool = False
-    ) -> tuple[Longs, Ints, Floats]:
-        """The edges at each vertex, as rows sorted by id; arguments as in `degree`.
-
-        Returns:
-            indptr: row i is `ids[indptr[i] : indptr[i + 1]]`, shape (S + 1,), int64.
-            ids: the other ends, shape (E,), int32.
-            weights: shape (E,), float32.
-        """
-        forest, rows = self._row(relation, vertices, reverse)
-        indptr, ids, weights = forest.neighbors(rows)
-        return indptr, ids, self._read(weights)
-
-    def top_k(
-        self, relation: int, vertices: AnyInts, k: int, *, reverse: bool = False
-    ) -> tuple[Ints, Floats]:
-        """The k heaviest edges at each vertex, heaviest first, ties by id; see `degree`.
-
-        Returns:
-            ids: the other ends, -1 where a row has no more, shape (S, k), int32.
-            weights: 0 where a row has no more, shape (S, k), float32.
-        """
-        if k < 0:
-            raise ValueError(f"k is {k}: want 0 or more")
-        forest, rows = self._row(relation, vertices, reverse)
-        ids, weights = forest.top_k(rows, k)
-        return ids, self._read(weights)
-
-    def edges(self, relation: int) -> tuple[Ints, Ints, Floats]:
-        """All edges as (heads, tails, weights), sorted by head, then tail.
-
-        An edge of a symmetric relation comes in both directions.
-        """
-        heads, tails, weights = self._stored_edges(self._relation(relation))
-        return heads, tails, self._read(weights)
-
-    def sample(
-        self,
-        relation: int,
-        seeds: AnyInts,
-        fanout: int,
-        *,
-        seed: int,
-        reverse: bool = False,
-        weighted: bool = True,
-        replace: bool = True,
-    ) -> Ints:
-        """Draw neighbours of each vertex.
-
-        Args:
-            relation: its number.
-            seeds: dense ids, with repeats or without, shape (S,).
-            fanout: draws a vertex.
-            seed: the same seed on the same state draws the same, for any number of threads.
-            reverse: draw among the edges that come in.
-            weighted: in proportion to weight; an edge of weight 0 is never drawn. Else each edge is
-                as likely.
-            replace: the same neighbour may be drawn again. Else each at most once, successively.
-
-        Returns:
-            Ids, -1 where there is none to draw, shape (S, fanout), int32.
-        """
-        if fanout < 0:
-            raise ValueError(f"fanout is {fanout}: want 0 or more")
-        forest, rows = self._row(relation, seeds, reverse)
-        return forest.sample(
-            rows, fanout, seed & 0x7FFFFFFFFFFFFFFF, weighted=weighted, replace=replace
-        )
-
     def save(self, folder: Path) -> None:
         """Write the graph to a folder, which is made; see store/snapshot.py."""
         snapshot.save(self, folder)
@@ -358,37 +274,19 @@ class DynamicGraph:
         """
         return snapshot.load(cls, folder, threads=threads)
 
-    def memory_report(self) -> dict[str, int]:
-        """Bytes by part: of each relation's forests, of the id tables, and `total`."""
-        report: dict[str, int] = {}
-        for number, relation in enumerate(self.relations):
-            for suffix, forest in (
-                ("", self._forward[number]),
-                (".reverse", self._backward[number]),
-            ):
-                if forest is not None:
-                    for part, size in forest.memory_report().items():
-                        report[f"{relation.name}{suffix}.{part}"] = size
-        for vertex_type, features in self.features.items():
-            report[f"features.{vertex_type}"] = features.values.nbytes
-        for vertex_type, table in self.ids.items():
-            report[f"ids.{vertex_type}"] = table.nbytes()
-        report["total"] = sum(report.values())
-        return report
-
-    def forests(self) -> dict[str, Forest]:
-        """Each forest by a name that is fit for a file."""
-        found = {}
-        for number, forward in enumerate(self._forward):
-            found[f"{number}.forward"] = forward
-            backward = self._backward[number]
-            if backward is not None:
-                found[f"{number}.backward"] = backward
-        return found
-
     def _apply(
         self, number: int, heads: Ints, tails: Ints, amounts: Floats, ops: "npt.NDArray[np.uint8]"
     ) -> None:
+        for change in self._prepare(number, heads, tails, amounts, ops):
+            change()
+
+    def _prepare(
+        self, number: int, heads: Ints, tails: Ints, amounts: Floats, ops: "npt.NDArray[np.uint8]"
+    ) -> list[Callable[[], None]]:
+        """Changes to each forest of a relation: all that takes memory is done, the rest is to do.
+
+        A relation's come one after the other, with none prepared between.
+        """
         relation = self.relations[number]
         if relation.symmetric:
             # Row by row both ways, so that each tree sees the rows in their order; a loop once.
@@ -396,17 +294,19 @@ class DynamicGraph:
             both[:, 1] = heads != tails
             keep = both.ravel()
             ends = np.stack([heads, tails], axis=1)
-            self._forward[number].apply(
-                ends.ravel()[keep],
-                ends[:, ::-1].ravel()[keep],
-                np.repeat(amounts, 2)[keep],
-                np.repeat(ops, 2)[keep],
-            )
-            return
-        self._forward[number].apply(heads, tails, amounts, ops)
+            return [
+                self._forward[number].prepare(
+                    ends.ravel()[keep],
+                    ends[:, ::-1].ravel()[keep],
+                    np.repeat(amounts, 2)[keep],
+                    np.repeat(ops, 2)[keep],
+                )
+            ]
+        changes = [self._forward[number].prepare(heads, tails, amounts, ops)]
         backward = self._backward[number]
         if backward is not None:
-            backward.apply(tails, heads, amounts, ops)
+            changes.append(backward.prepare(tails, heads, amounts, ops))
+        return changes
 
     def _age(self, clock: Clock, amounts: Floats, time_ms: Longs) -> Floats:
         """Weights as they are stored; moves the landmark where it is time."""
@@ -421,62 +321,10 @@ class DynamicGraph:
     def _today(self) -> np.float32:
         return np.float32(1) if self.clock is None else self.clock.today()
 
-    def _read(self, weights: Floats) -> Floats:
-        return weights if self.clock is None else weights * self.clock.today()
-
-    def _stored_edges(self, number: int) -> tuple[Ints, Ints, Floats]:
-        forest = self._forward[number]
-        vertices = np.arange(forest.num_vertices, dtype=np.int32)
-        indptr, ids, weights = forest.neighbors(vertices)
-        return np.repeat(vertices, np.diff(indptr)), ids, weights
-
     def _make_room(self, batch: EdgeBatch) -> None:
-        """Reserve for the whole batch, so that what fails for want of memory fails here."""
-        for number, count in zip(*np.unique(batch.relation, return_counts=True), strict=True):
-            relation = self.relations[int(number)]
-            forward, backward = self._forward[int(number)], self._backward[int(number)]
-            forward.ensure_vertices(self.num_nodes(relation.head))
-            forward.reserve(int(count) * (2 if relation.symmetric else 1))
+        """Have each vertex of the batch's relations in their forests."""
+        for number in np.unique(batch.relation).tolist():
+            relation, backward = self.relations[number], self._backward[number]
+            self._forward[number].ensure_vertices(self.num_nodes(relation.head))
             if backward is not None:
                 backward.ensure_vertices(self.num_nodes(relation.tail))
-                backward.reserve(int(count))
-
-    def has_edges(self, relation: int, heads: AnyInts, tails: AnyInts) -> npt.NDArray[np.bool_]:
-        """Whether there is such an edge, shape (E,); arguments as in `weight`."""
-        forest, rows = self._row(relation, heads, False)
-        return forest.has(rows, self._vertices(self.relations[relation].tail, tails, "tails"))
-
-    def _table(self, vertex_type: str) -> IdTable:
-        if vertex_type not in self.ids:
-            raise ValueError(f"no vertex type {vertex_type!r}: there are {sorted(self.ids)}")
-        return self.ids[vertex_type]
-
-    def _relation(self, number: int) -> int:
-        if not 0 <= number < len(self.relations):
-            raise ValueError(f"no relation {number}: there are 0..{len(self.relations) - 1}")
-        return number
-
-    def _forest(self, number: int, reverse: bool) -> Forest:
-        backward = self._backward[number] if reverse else None
-        return self._forward[number] if backward is None else backward
-
-    def _row(self, number: int, vertices: AnyInts, reverse: bool) -> tuple[Forest, Ints]:
-        """The forest that holds one direction of a relation, and checked vertices of it."""
-        relation = self.relations[self._relation(number)]
-        vertex_type = relation.tail if reverse else relation.head
-        rows = self._vertices(vertex_type, vertices)
-        forest = self._forest(number, reverse)
-        forest.ensure_vertices(self.num_nodes(vertex_type))
-        return forest, rows
-
-    def _vertices(self, vertex_type: str, ids: AnyInts, name: str = "vertices") -> Ints:
-        ids = np.asarray(ids)
-        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise ValueError(f"{name} is {ids.dtype} of shape {ids.shape}: want integers, (S,)")
-        count = self.num_nodes(vertex_type)
-        if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= count):
-            row = int(np.flatnonzero((ids < 0) | (ids >= count))[0])
-            raise ValueError(
-                f"{name}[{row}] is {ids[row]}: {vertex_type!r} has ids below {count} only"
-            )
-        return np.ascontiguousarray(ids, np.int32)

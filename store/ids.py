@@ -36,6 +36,8 @@ class IdTable:
         self._free = np.zeros(_FIRST, np.int32)
         self._blob = np.zeros(256, np.uint8)
         self._state = np.zeros(5, np.int64)
+        self._handle = np.zeros(2, np.int64)
+        self._point()
 
     def __len__(self) -> int:
         """Number of live ids."""
@@ -152,6 +154,11 @@ class IdTable:
         """Bytes that the table takes."""
         return sum(array.nbytes for array in self._arrays().values())
 
+    @property
+    def handle(self) -> int:
+        """By what number kernels know this table: see store/scalar.py."""
+        return int(self._handle.ctypes.data)
+
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """What a snapshot keeps of the table."""
         count, used = self.capacity, int(self._state[kernels.USED])
@@ -168,16 +175,25 @@ class IdTable:
     def from_arrays(cls, arrays: dict[str, npt.NDArray[np.generic]]) -> "IdTable":
         """The table that `arrays` came from."""
         table = cls()
-        state = np.array(arrays["state"], np.int64)
-        table._hashes = np.array(arrays["hashes"], np.uint32)
-        table._offsets = np.array(arrays["offsets"], np.int64)
-        table._lengths = np.array(arrays["lengths"], np.int32)
-        table._blob = np.array(arrays["blob"], np.uint8)
-        table._free = np.zeros(len(table._hashes), np.int32)
-        table._free[: int(state[kernels.FREE])] = arrays["free"]
-        table._state = state
-        table._rehash(len(table._hashes))
+        table.restore(arrays)
         return table
+
+    def restore(self, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
+        """Become the table that `arrays` came from."""
+        state = np.array(arrays["state"], np.int64)
+        self._hashes = np.array(arrays["hashes"], np.uint32)
+        self._offsets = np.array(arrays["offsets"], np.int64)
+        self._lengths = np.array(arrays["lengths"], np.int32)
+        self._blob = np.array(arrays["blob"], np.uint8)
+        self._free = np.zeros(len(self._hashes), np.int32)
+        self._free[: int(state[kernels.FREE])] = arrays["free"]
+        self._state = state
+        self._point()
+        self._rehash(len(self._hashes))
+
+    def _point(self) -> None:
+        """Write anew where the lengths are; that place is the same for the table's life."""
+        self._handle[:] = self._lengths.ctypes.data, len(self._lengths)
 
     def _arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         return {
@@ -208,6 +224,7 @@ class IdTable:
             self._offsets = _grown(self._offsets, room)
             self._lengths = _grown(self._lengths, room, -1)
             self._free = _grown(self._free, room)
+            self._point()
         used = int(self._state[kernels.USED])
         if used + size > len(self._blob):
             self._blob = _grown(self._blob, max(used + size, len(self._blob) * 3 // 2))

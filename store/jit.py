@@ -35,7 +35,10 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))  # before the fir
 
 from numba import njit  # noqa: E402
 
-# Python never calls it: without wrappers for that, it compiles sooner.
+# What is called is compiled while its caller is, and would inherit the caller's inlining.
+_COMMON: dict[str, Any] = {"error_model": "numpy", "forceinline": False}
+
+# Without wrappers for Python, a step compiles sooner.
 _BARE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -52,20 +55,21 @@ class Kernel(Protocol[R_co]):
 
 
 def kernel(function: Callable[..., R_co]) -> Kernel[R_co]:
-    """Compile `function` for the hot path.
+    """Compile `function` for the hot path; Python calls it.
 
     `nogil` lets a kernel run beside other threads; `cache` spares a worker the compile at start.
     `fastmath` stays off: sampling compares sums, and reordered sums differ. A division by zero
     gives numpy's result: a check at each division would stand in the hot path.
     """
-    compiled = njit(cache=True, nogil=True, error_model="numpy")(function)
-    return cast("Kernel[R_co]", compiled)
+    return cast("Kernel[R_co]", njit(cache=True, nogil=True, **_COMMON)(function))
 
 
 def step(function: Callable[..., R_co]) -> Kernel[R_co]:
-    """Compile `function` for kernels alone to call: it may take pointers (store/lanes.py)."""
-    compiled = njit(cache=True, nogil=True, error_model="numpy", **_BARE)(function)
-    return cast("Kernel[R_co]", compiled)
+    """Compile `function` for kernels alone to call: it may take pointers (store/lanes.py).
+
+    It is kept with each kernel that calls it, and not by itself.
+    """
+    return cast("Kernel[R_co]", njit(**_COMMON, **_BARE)(function))
 
 
 def inlined(function: Callable[..., R_co]) -> Kernel[R_co]:
@@ -73,7 +77,5 @@ def inlined(function: Callable[..., R_co]) -> Kernel[R_co]:
 
     For the short steps of a hot path, which take less time than a call does.
     """
-    compiled = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, **_BARE)(
-        function
-    )
-    return cast("Kernel[R_co]", compiled)
+    options = {**_COMMON, **_BARE, "forceinline": True}
+    return cast("Kernel[R_co]", njit(**options)(function))

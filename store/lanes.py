@@ -33,6 +33,11 @@ _NUMBERS = ir.Constant(_WORDS, list(range(LANES)))
 _ZEROS = ir.Constant(_FLOATS, [0.0] * LANES)
 
 
+def _pointer_to(kind: Any) -> Any:
+    made: Any = types.CPointer
+    return made(kind)
+
+
 def _step(result: type[R]) -> Callable[[Callable[..., Any]], Callable[..., R]]:
     """A step that kernels may call; it gives a `result`, or nothing where that is object."""
 
@@ -207,7 +212,7 @@ def pointer(_: Any, array: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_array(signature.args[0])(context, builder, args[0]).data
 
-    return types.CPointer(array.dtype)(array), code
+    return _pointer_to(array.dtype)(array), code
 
 
 @_step(_Array)
@@ -217,7 +222,7 @@ def words_at(_: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], _I32.as_pointer())
 
-    return types.CPointer(types.int32)(types.int64), code
+    return _pointer_to(types.int32)(types.int64), code
 
 
 @_step(_Array)
@@ -227,7 +232,7 @@ def longs_at(_: Any, address: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
 
-    return types.CPointer(types.int64)(types.int64), code
+    return _pointer_to(types.int64)(types.int64), code
 
 
 @_step(_Array)
@@ -245,10 +250,10 @@ def _room(kind: Any) -> Any:
 
     def room(_: Any, count: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            to = context.get_value_type(kind)
-            return cgutils.alloca_once(builder, to, size=count.literal_value)
+            reserve: Any = cgutils.alloca_once
+            return reserve(builder, context.get_value_type(kind), size=count.literal_value)
 
-        return types.CPointer(kind)(count), code
+        return _pointer_to(kind)(count), code
 
     return intrinsic(prefer_literal=True)(room)
 

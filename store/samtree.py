@@ -67,7 +67,7 @@ def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> No
         words[at + 3] += change
 
 
-@inlined
+@step
 def change(
     mode: int,
     top: int,

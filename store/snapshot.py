@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from store.features import Features
-from store.ids import IdTable
 
 if TYPE_CHECKING:
     from store.graph import DynamicGraph
@@ -91,7 +90,7 @@ def load(kind: "type[G]", folder: Path, *, threads: int = 1) -> G:
         arrays = {
             name: _read(folder, f"ids.{number}.{name}.npy", head["files"]) for name in _ID_ARRAYS
         }
-        graph.ids[vertex_type] = IdTable.from_arrays(arrays)
+        graph.ids[vertex_type].restore(arrays)
         place = f"features.{number}.npy"
         if place in head["files"]:
             graph.features[vertex_type] = Features()

@@ -6,8 +6,8 @@ record of a tree stands in the arena.
 
 A kernel knows a forest by one number, the address of its *handle*:
 
-    handle  (7,)  int64   addresses of TABLE, WORDS, POOLS and HEAP; number of VERTICES; the MODE of
-                          its weight index, and its TOP capacity class
+    handle  (8,)  int64   addresses of TABLE, WORDS, POOLS and HEAP; number of VERTICES; the MODE of
+                          its weight index, and its TOP capacity class; number of EDGES
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ from store.samtree import MAX_HEIGHT, change
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 
-TABLE, WORDS, POOLS, HEAP, VERTICES, MODE, TOP = range(7)
+TABLE, WORDS, POOLS, HEAP, VERTICES, MODE, TOP, EDGES = range(8)
 SHARDS = 16
 SCRATCH = 2048 + PAD
 WAY = 2 * MAX_HEIGHT
@@ -50,7 +50,7 @@ def workplace(shard: int) -> int:
     return UNIT * 2 * (shard + 1)
 
 
-@step
+@inlined
 def change_tree(
     handle: Longs,
     vertex: int,
@@ -79,7 +79,8 @@ def change_tree(
 def room_for(handle: Longs, changes: int) -> bool:
     """Whether so few changes find room, whatever they do."""
     heap = longs_at(handle[HEAP])
-    return heap[LIMIT] - heap[NEXT] >= changes * heap[NEED]
+    enough: bool = heap[LIMIT] - heap[NEXT] >= changes * heap[NEED]
+    return enough
 
 
 @kernel

@@ -169,3 +169,78 @@ def test_a_damaged_snapshot_is_refused(graph: DynamicGraph, tmp_path: Path) -> N
         DynamicGraph.load(tmp_path)
     with pytest.raises(ValueError, match="holds no graph"):
         DynamicGraph.load(tmp_path / "nowhere")
+
+
+def changed_alike(half_life_s: float | None, index: str) -> tuple[DynamicGraph, DynamicGraph]:
+    """The same random changes, one by one and as a batch."""
+    rng = np.random.default_rng(8)
+    graphs = []
+    for _ in range(2):
+        graph = DynamicGraph([COPLAY, GENRE], leaf_index=index, half_life_s=half_life_s)
+        graph.ids["title"].intern([f"t{n}" for n in range(40)])
+        graph.ids["concept"].intern([f"c{n}" for n in range(40)])
+        graphs.append(graph)
+    count = 3000
+    relations, ops = rng.integers(0, 2, count), rng.choice(3, count, p=[0.5, 0.2, 0.3])
+    heads, tails = (rng.random((2, count)) ** 2 * 40).astype(int)
+    weights, times = rng.random(count).astype(np.float32), np.sort(rng.integers(0, 10**6, count))
+    rows = zip(*(c.tolist() for c in (relations, heads, tails, weights, ops, times)), strict=True)
+    for row in rows:
+        graphs[0].change(*row)
+    graphs[1].apply(batch(relations, heads, tails, weights, ops, times))
+    return graphs[0], graphs[1]
+
+
+@pytest.mark.parametrize("half_life_s", [None, 100.0], ids=["lasting", "fading"])
+@pytest.mark.parametrize("index", ["sums16", "fstable", "cstable"])
+def test_changes_one_by_one_do_what_a_batch_does(half_life_s: float | None, index: str) -> None:
+    one_by_one, at_once = changed_alike(half_life_s, index)
+
+    for number in (0, 1):
+        assert one_by_one.num_edges(number) == at_once.num_edges(number)
+        for ours, theirs in zip(one_by_one.edges(number), at_once.edges(number), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+        for ours, theirs in zip(
+            one_by_one.neighbors(number, np.arange(40), reverse=True),
+            at_once.neighbors(number, np.arange(40), reverse=True),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((0, 0, 1, float("nan"), 0), r"weight\[0\] is nan"),
+        ((0, 0, 1, 1e39, 0), r"weight\[0\] is inf"),
+        ((0, 0, 1, -1.0, 0), r"weight\[0\] is -1.0"),
+        ((0, 9, 1, 1.0, 0), r"head\[0\] is 9"),
+        ((1, 0, -1, 1.0, 0), r"tail\[0\] is -1"),
+        ((1, 0, 2**40, 1.0, 0), r"tail is 1099511627776"),
+        ((2, 0, 1, 1.0, 0), r"relation\[0\] is 2"),
+        ((-1, 0, 1, 1.0, 0), r"relation\[0\] is -1"),
+        ((0, 0, 1, 1.0, 3), r"op\[0\] is 3"),
+    ],
+)
+def test_a_bad_change_is_named_and_not_made(graph: DynamicGraph, row, message: str) -> None:
+    before = [column.tolist() for number in (0, 1) for column in graph.edges(number)]
+
+    with pytest.raises(ValueError, match=message):
+        graph.change(*row, 0)
+
+    assert before == [column.tolist() for number in (0, 1) for column in graph.edges(number)]
+
+
+def test_a_change_finds_vertices_that_were_named_or_loaded_since(
+    graph: DynamicGraph, tmp_path: Path
+) -> None:
+    many = graph.ids["title"].intern([f"later {n}" for n in range(5000)])
+    graph.change(0, 0, int(many[-1]), 2.0, Op.SET, 0)
+    graph.save(tmp_path)
+    loaded = DynamicGraph.load(tmp_path)
+    more = loaded.ids["title"].intern(["last"])
+
+    loaded.change(0, int(more[0]), 1, 3.0, Op.ADD, 0)
+
+    assert loaded.weight(0, ids(0, 1), np.concatenate([many[-1:], more])).tolist() == [2, 3]
+    assert graph.weight(0, ids(0), many[-1:]).tolist() == [2]
