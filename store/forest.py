@@ -383,7 +383,7 @@ class Forest:
         # One change may split a node at every level, and open a new slab for each block.
         threads = min(self._workers.threads, updates.SHARDS)
         heap[NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
-        need = int(heap[NEXT]) + units + int(heap[NEED])
+        need = int(heap[NEXT]) + units + 2 * int(heap[NEED])  # a change may be made both ways
         if need > heap[LIMIT]:
             limit = need * 5 // 4  # more than is needed: it costs nothing until it is written to
             self._words.grow(UNIT * (limit + 8) + PAD)
