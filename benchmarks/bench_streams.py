@@ -39,7 +39,7 @@ from rich.table import Table
 from streams.arrow import CONTENT_TYPE, encode_columns
 from streams.embedded import Broker
 from streams.events import CoPlay, encode
-from streams.ingest import MAX_QUEUED_KB, Ingest
+from streams.ingest import MAX_BYTES, Ingest
 from streams.intake import Intake
 from streams.metrics import Metrics
 from streams.producer import Producer
@@ -107,7 +107,7 @@ def bare(address: str, topic: str, count: int) -> float:
             "group.id": "bare",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 20,
-            "queued.max.messages.kbytes": MAX_QUEUED_KB,
+            "queued.max.messages.kbytes": MAX_BYTES // 4 // 1024,
             "queued.min.messages": 1_000_000,
             "fetch.queue.backoff.ms": 10,
             "fetch.message.max.bytes": 16 * 2**20,

@@ -4,8 +4,11 @@ The offsets are the caller's truth (they stand in its checkpoint): partitions ar
 subscribed to, and Kafka's own committed offsets are written for dashboards only.
 
 Each topic has a consumer of its own, with its own queue. So a catalog event never waits behind a
-backlog of co-plays: each batch takes what the catalog has, and then co-plays for the rest. The
-queue of each is bounded in bytes; a paused topic fetches nothing more, while the rest goes on.
+backlog of co-plays: each batch takes what the catalog has, and then co-plays for the rest.
+
+What is in flight is bounded in bytes, `max_bytes`: a half for the queues, in equal parts, and an
+eighth for the messages of one batch; what a batch is decoded into takes up to three times as much.
+One message may be larger than that, and comes alone. A paused topic fetches nothing more.
 """
 
 import logging
@@ -25,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Positions = dict[tuple[str, int], int]
 
-MAX_QUEUED_KB: Final = 65_536  # fetched ahead, a topic
+MAX_BYTES: Final = 256 * 2**20  # in flight
 _CHUNK: Final = 500  # the client's objects die young so: else the garbage collector takes half
 _DOWN = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}
 
@@ -40,10 +43,17 @@ class IngestFailed(RuntimeError):
 
 @dataclass(slots=True)
 class Batch:
-    """Messages by topic, each in order within its partition, and the offsets after them."""
+    """Messages by topic, each in order within its partition, and the offsets after them.
+
+    Attributes:
+        nbytes: of the messages' values.
+        own_stamps: topics whose messages bear their writers' clocks, not the broker's.
+    """
 
     messages: dict[str, list[Message]] = field(default_factory=dict)
     positions: Positions = field(default_factory=dict)
+    nbytes: int = 0
+    own_stamps: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return sum(map(len, self.messages.values()))
@@ -60,6 +70,7 @@ class Ingest:
         client: further settings of librdkafka (SASL, TLS).
         group: under whose name `commit` writes.
         timeout_s: until an unreachable broker is an error at the start.
+        max_bytes: of what is in flight: see above.
 
     Raises:
         BrokerUnreachable: no broker answered within `timeout_s` seconds.
@@ -75,13 +86,20 @@ class Ingest:
         *,
         group: str = "upwell-worker",
         timeout_s: float = 30.0,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         self.bootstrap = bootstrap
         self._names = list(topics)
+        self._queue_bytes = max_bytes // 2 // max(len(self._names), 1)
+        self._batch_bytes = max_bytes // 8
+        # Of a message, lately; at first few are taken at once, to see how large they are.
+        self._mean_bytes = dict.fromkeys(self._names, self._batch_bytes / 8)
         self._client = dict(client or {})
         self._group = group
         self._position: Positions = {}
         self._paused: set[str] = set()
+        self._waiting: set[str] = set()
+        self._held: dict[str, list[confluent_kafka.Message]] = {name: [] for name in self._names}
         self._unread: set[tuple[str, int]] = set()  # partitions whose end was not seen yet
         self._untried: set[tuple[str, int]] = set()  # partitions that have given nothing yet
         self._down_since: float | None = None
@@ -106,22 +124,26 @@ class Ingest:
             IngestFailed: a partition cannot be read.
         """
         batch = Batch()
+        for name, held in self._held.items():
+            if held:
+                self._held[name] = []
+                self._take(name, held, batch)
         deadline = time.monotonic() + timeout_s
         while True:
             for name in self._names:
                 # A paused topic is polled too: its client must keep up with the broker.
-                while (room := max_messages - len(batch)) > 0 and (
-                    found := self._consumers[name].consume(min(room, _CHUNK), timeout=0)
+                while (room := self._room(name, max_messages, batch)) > 0 and (
+                    found := self._consumers[name].consume(room, timeout=0)
                 ):
                     self._take(name, found, batch)
             left_s = deadline - time.monotonic()
             if len(batch) or left_s <= 0:
                 break
             # The last topic is the busy one: wait there, but look at the others all the while.
-            if found := self._consumers[self._names[-1]].consume(
-                min(max_messages, _CHUNK), timeout=min(left_s, 0.005)
-            ):
-                self._take(self._names[-1], found, batch)
+            busy = self._names[-1]
+            room = self._room(busy, max_messages, batch)
+            if found := self._consumers[busy].consume(room, timeout=min(left_s, 0.005)):
+                self._take(busy, found, batch)
                 break
         if len(batch):
             self._down_since, self._reported = None, False
@@ -168,6 +190,22 @@ class Ingest:
             consumer = self._consumers[topic]
             consumer.resume(consumer.assignment())
             self._paused.discard(topic)
+
+    def keep_alive(self) -> None:
+        """Serve the clients while no batch can be taken: paused, they fetch nothing."""
+        for name, consumer in self._consumers.items():
+            if name not in self._waiting:
+                consumer.pause(consumer.assignment())
+                self._waiting.add(name)
+            # What was on its way comes with the next batch.
+            self._held[name] += consumer.consume(_CHUNK, timeout=0)
+
+    def go_on(self) -> None:
+        """End what `keep_alive` began; a topic that `pause` stopped stays so."""
+        for name in self._waiting - self._paused:
+            consumer = self._consumers[name]
+            consumer.resume(consumer.assignment())
+        self._waiting.clear()
 
     def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
         """Tell Kafka how far a durable checkpoint reaches: for dashboards. Failures are logged."""
@@ -229,10 +267,11 @@ class Ingest:
                 "fetch.error.backoff.ms": 50,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 1000,
-                "queued.max.messages.kbytes": MAX_QUEUED_KB,
+                "queued.max.messages.kbytes": max(self._queue_bytes // 1024, 1),
+                "fetch.max.bytes": max(min(self._queue_bytes, 50 * 2**20), 2**20),
                 "queued.min.messages": 1_000_000,  # the bytes are the bound
                 "fetch.queue.backoff.ms": 10,  # a full queue would else stop it for a second
-                "fetch.message.max.bytes": 16 * 2**20,
+                "fetch.message.max.bytes": max(min(self._queue_bytes, 16 * 2**20), 2**20),
                 "error_cb": self._on_error,
                 "log_level": 0,  # what it would write to stderr, error_cb is told
                 **self._client,
@@ -248,9 +287,20 @@ class Ingest:
         consumer.assign(assigned)
         return consumer
 
+    def _room(self, name: str, max_messages: int, batch: Batch) -> int:
+        """How many messages the batch may take of a topic at once, as far as sizes are known."""
+        left = self._batch_bytes - batch.nbytes
+        if left <= 0:
+            return 0
+        fitting = int(left / self._mean_bytes[name]) + 1
+        return min(max_messages - len(batch), _CHUNK, fitting)
+
     def _take(self, name: str, found: list[confluent_kafka.Message], batch: Batch) -> None:
         into = batch.messages.setdefault(name, [])
-        append, last = into.append, dict[int, int]()
+        append, last, kinds = into.append, dict[int, int](), 0
+        nbytes = sum(map(len, found))
+        batch.nbytes += nbytes
+        self._mean_bytes[name] = max(1.0, nbytes / len(found)) if nbytes else 1.0
         for one in found:
             if one.error() is not None:
                 self._fail(one)
@@ -260,6 +310,7 @@ class Ingest:
             part: Any = one.partition()
             offset: Any = one.offset()
             last[part] = offset
+            kinds |= kind
             append(
                 Message(
                     name,
@@ -271,6 +322,8 @@ class Ingest:
                     one.headers(),  # type: ignore[arg-type]
                 )
             )
+        if kinds & confluent_kafka.TIMESTAMP_CREATE_TIME:
+            batch.own_stamps.add(name)
         self._position.update(((name, part), offset + 1) for part, offset in last.items())
         if not into:
             del batch.messages[name]

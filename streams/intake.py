@@ -9,13 +9,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
+
+import numpy as np
 
 from streams import failpoints
 from streams.dead_letters import set_aside
 from streams.events import (
     CatalogEntry,
     DeadLetter,
+    DecodedCatalog,
+    DecodedCoPlays,
     Message,
     Retirement,
     decode_catalog,
@@ -34,6 +39,9 @@ COMPONENT = "worker"
 RETRY_S = 0.5
 NEWEST = 12
 TAIL = 64
+WARN_S = 60.0  # a warning that may come with each batch comes so often
+
+_partition_of = attrgetter("partition")
 
 
 class Intake:
@@ -44,6 +52,7 @@ class Intake:
         on_catalog: called after catalog events were folded in.
         newest: the titles that the catalogue has won last, oldest first, as JSON.
         turned_s: when the thread last took a turn, monotonic.
+        ahead: events by topic whose writer's clock runs ahead of the broker's.
         last_error: what is wrong with the broker now, or None.
     """
 
@@ -64,6 +73,8 @@ class Intake:
         self.newest: deque[dict[str, Any]] = deque(maxlen=NEWEST)
         self.turned_s = time.monotonic()
         self._read_up_to_ms: dict[tuple[str, int], int] = {}
+        self.ahead: dict[str, int] = {}
+        self._warned_s = -WARN_S
 
     @classmethod
     def open(cls, kafka: KafkaSettings, state: State, metrics: Metrics) -> "Intake":
@@ -80,6 +91,7 @@ class Intake:
             client,
             group=f"{kafka.group}-worker",
             timeout_s=kafka.startup_timeout_s,
+            max_bytes=kafka.max_inflight_mb * 2**20,
         )
         return cls(ingest, Producer(kafka.bootstrap, client), state, metrics, kafka)
 
@@ -112,10 +124,13 @@ class Intake:
         start, read_ms = time.perf_counter(), int(time.time() * 1000)
         if not self.caught_up.is_set():
             failpoints.reach("recovery.replaying")
-        skew_s = self._kafka.max_skew_s
-        catalog = batch.messages.get(self._kafka.catalog, [])
-        entries = decode_catalog(catalog, max_skew_s=skew_s)
-        pairs = decode_coplays(batch.messages.get(self._kafka.coplays, ()), max_skew_s=skew_s)
+        kafka, skew_s = self._kafka, self._kafka.max_skew_s
+        catalog = batch.messages.get(kafka.catalog, [])
+        coplays = batch.messages.get(kafka.coplays, [])
+        # The broker's own stamps are never in doubt: with a wrong clock here all would be dead.
+        clock = {topic: read_ms if topic in batch.own_stamps else None for topic in batch.messages}
+        entries = decode_catalog(catalog, max_skew_s=skew_s, now_ms=clock.get(kafka.catalog))
+        pairs = decode_coplays(coplays, max_skew_s=skew_s, now_ms=clock.get(kafka.coplays))
         dead = [*entries.dead, *pairs.dead]
         self._set_aside(dead)
         with self._state.lock:
@@ -131,6 +146,7 @@ class Intake:
                 dead += letters
             if len(pairs.pairs):
                 self._state.apply_coplays(pairs.pairs, pairs.append_ms)
+            self._see(catalog, coplays, entries, pairs)
             self._state.positions.update(batch.positions)
         failpoints.reach("ingest.folded")
         if entries.entries:
@@ -173,15 +189,19 @@ class Intake:
         if not letters:
             return
         log.warning("%d messages set aside; the first: %s", len(letters), letters[0].reason)
-        while not self._stop.is_set():
-            try:
-                set_aside(self._producer, letters, component=COMPONENT)
-            except (BrokerUnreachable, DeliveryFailed) as error:
-                self.last_error = str(error)
-                log.warning("dead letters wait: %s", error)
-                time.sleep(RETRY_S)
-            else:
-                return
+        try:
+            while not self._stop.is_set():
+                try:
+                    set_aside(self._producer, letters, component=COMPONENT)
+                except (BrokerUnreachable, DeliveryFailed) as error:
+                    self.last_error = str(error)
+                    log.warning("dead letters wait: %s", error)
+                    self._ingest.keep_alive()
+                    time.sleep(RETRY_S)
+                else:
+                    return
+        finally:
+            self._ingest.go_on()
         raise DeliveryFailed(f"stopped while {len(letters)} dead letters were not delivered")
 
     def _note_new(self, entries: Sequence[CatalogEntry], read_ms: int) -> None:
@@ -191,6 +211,33 @@ class Intake:
             for one in entries
             if one.title not in catalog and not isinstance(one, Retirement)
         )
+
+    def _see(
+        self,
+        catalog: Sequence[Message],
+        coplays: Sequence[Message],
+        entries: DecodedCatalog,
+        pairs: DecodedCoPlays,
+    ) -> None:
+        """Move the watermarks, and flag clocks that run ahead."""
+        partitions = np.fromiter(map(_partition_of, coplays), np.int32, len(coplays))
+        self._state.seen(self._kafka.coplays, partitions[pairs.pairs.row], pairs.pairs.time_ms)
+        if entries.entries:
+            partitions = np.array([catalog[row].partition for row in entries.row], np.int32)
+            times = np.array([entry.time_ms for entry in entries.entries], np.int64)
+            self._state.seen(self._kafka.catalog, partitions, times)
+        for topic, ahead in ((self._kafka.catalog, entries), (self._kafka.coplays, pairs)):
+            if not ahead.ahead:
+                continue
+            self.ahead[topic] = self.ahead.get(topic, 0) + ahead.ahead
+            if time.monotonic() > self._warned_s + WARN_S:
+                self._warned_s = time.monotonic()
+                log.warning(
+                    "%d events of %r so far were stamped after their append, and count as of it: "
+                    "a writer's clock runs ahead",
+                    self.ahead[topic],
+                    topic,
+                )
 
     def _count(self, messages: Mapping[str, Sequence[Message]], dead: Sequence[DeadLetter]) -> None:
         for topic, found in messages.items():

@@ -45,6 +45,9 @@ class KafkaSettings(Section):
     ssl_ca_file: Path | None = None
     startup_timeout_s: Seconds = Field(30.0, description="then an unreachable broker is an error")
     max_batch: Count = Field(20_000, description="messages in one batch of the ingest")
+    max_inflight_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
+        256, description="MiB that the ingest may hold before it is folded in"
+    )
     poll_s: Seconds = Field(0.05, description="longest wait for a batch")
     max_skew_s: Seconds = Field(3600.0, description="an event further in the future is dead")
 

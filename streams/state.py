@@ -42,6 +42,8 @@ class State:
         positions: next offset to read, by (topic, partition).
         seq: number of the last publication; it grows, and none is used twice.
         fresh: co-plays since the last training cycle, in order of arrival.
+        event_ms: time of the newest event that each (topic, partition) has given: its watermark.
+        stale: catalog events that were older than what stood, since the start.
         freed: dense ids of retired titles, by who must forget them before they mean another.
     """
 
@@ -54,6 +56,8 @@ class State:
     seq: int = 0
     fresh: list[Positives] = field(default_factory=list)
     freed: dict[str, list[Int32s]] = field(default_factory=lambda: {"embedder": [], "trainer": []})
+    event_ms: dict[tuple[str, int], int] = field(default_factory=dict)
+    stale: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @classmethod
@@ -109,6 +113,24 @@ class State:
             self._bound_fresh()
         return np.stack([a, b], axis=1)
 
+    def seen(self, topic: str, partitions: Int32s, time_ms: Int64s) -> None:
+        """Move the watermarks of a topic's partitions up to these events, shape (E,) each."""
+        if not len(partitions):
+            return
+        newest = np.full(int(partitions.max()) + 1, -1, np.int64)
+        np.maximum.at(newest, partitions, time_ms)
+        for part in np.flatnonzero(newest >= 0).tolist():
+            key = topic, part
+            self.event_ms[key] = max(self.event_ms.get(key, 0), int(newest[part]))
+
+    def low_watermark_ms(self, topic: str) -> int | None:
+        """Event time that every partition of a topic has reached; those with no event do not count.
+
+        A decision that waits for "all until then" can be made up to it, as far as each partition's
+        events come in order. None: there was no event.
+        """
+        return min((at for (name, _), at in self.event_ms.items() if name == topic), default=None)
+
     def _playable(self, names: Sequence[str]) -> Bools:
         """Which titles are not retired, shape (E,): who has an id is in the graph, and is not."""
         playable = find(self.graph.ids["title"], names) >= 0
@@ -128,6 +150,7 @@ class State:
             Rows of `entries` that were refused -> why.
         """
         change = self.catalog.apply(entries, learn=learn)
+        self.stale += change.ignored
         self._forget(change.retired_ids)
         self.dirty.mark_catalog(change.titles, append_ms[change.rows], change.time_ms)
         self.changed_concepts.update(change.concepts.tolist())
@@ -197,6 +220,7 @@ class State:
             "seq": self.seq,
             "positions": [[topic, part, at] for (topic, part), at in self.positions.items()],
             "retired": self.retired,
+            "event_ms": [[topic, part, at] for (topic, part), at in self.event_ms.items()],
         }
 
     @classmethod
@@ -208,6 +232,7 @@ class State:
         )
         positions: list[tuple[str, int, int]] = meta["positions"]  # type: ignore[assignment]
         retired: dict[str, int] = meta["retired"]  # type: ignore[assignment]
+        watermarks: list[tuple[str, int, int]] = meta.get("event_ms", [])  # type: ignore[assignment]
         return cls(
             graph,
             catalog,
@@ -215,4 +240,5 @@ class State:
             {(topic, part): at for topic, part, at in positions},
             retired=dict(retired),
             seq=int(str(meta["seq"])),
+            event_ms={(topic, part): at for topic, part, at in watermarks},
         )

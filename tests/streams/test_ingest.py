@@ -169,3 +169,60 @@ def test_offsets_are_committed_for_those_who_look(broker: Broker) -> None:
             return sum(max(one.offset, 0) for one in offsets) == 30
 
         wait_until(committed)
+
+
+def test_a_batch_stays_within_its_bytes_however_large_its_messages_are(broker: Broker) -> None:
+    ensure_topics(broker.address, [TopicSpec("large", PARTITIONS)])
+    sizes = [100_000] * 40 + [50] * 400 + [700_000] * 5
+    with Producer(broker.address) as producer:
+        for number, size in enumerate(sizes):
+            producer.send("large", key=None, value=b"%07d" % number + bytes(size))
+    limit = 16 * 2**20
+
+    batches, seen = [], set()
+    with Ingest(broker.address, ["large"], max_bytes=limit) as ingest:
+
+        def all_came() -> bool:
+            batch = ingest.consume(20_000, 0.2)
+            messages = batch.messages.get("large", [])
+            seen.update(int((one.value or b"")[:7]) for one in messages)
+            batches.append(sum(len(one.value or b"") for one in messages))
+            assert batch.nbytes >= batches[-1]
+            return len(seen) == len(sizes)
+
+        wait_until(all_came, "all messages")
+
+    # A guess from the messages before may be too high once, by what the queue then held.
+    assert sum(batches) > limit // 8
+    assert max(batches) <= limit // 2
+
+
+def test_clients_that_are_only_kept_alive_lose_nothing(broker: Broker) -> None:
+    write(broker, "alive", range(300))
+    with Ingest(broker.address, ["alive"]) as ingest:
+        first = read(ingest, 100, at_once=50)
+
+        for turn in range(5):
+            ingest.keep_alive()
+            write(broker, "alive", range(300 + 10 * turn, 310 + 10 * turn))
+        ingest.go_on()
+        rest = read(ingest, 350 - len(first))
+
+    values = [value for _, value in [*first, *rest]]
+    assert sorted(values) == list(range(350))
+    for key in range(10):
+        of_key = [value for value in values if value % 10 == key]
+        assert of_key == sorted(of_key)
+
+
+def test_a_topic_that_was_paused_stays_so_when_the_others_go_on(broker: Broker) -> None:
+    write(broker, "stopped", range(20))
+    write(broker, "going", range(20))
+    with Ingest(broker.address, ["stopped", "going"]) as ingest:
+        ingest.pause("stopped")
+        ingest.keep_alive()
+        ingest.go_on()
+
+        assert {topic for topic, _ in read(ingest, 20)} == {"going"}
+        ingest.resume("stopped")
+        assert {topic for topic, _ in read(ingest, 20)} == {"stopped"}
