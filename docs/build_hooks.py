@@ -39,6 +39,7 @@ BROUGHT_IN = {
 GENERATED = "<!-- made by docs/build_hooks.py -->\n\n"
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_ANY = (2**31 - 1, 30 * 86_400)  # bounds that only keep out what is no number of this kind
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
@@ -109,14 +110,14 @@ def settings_page() -> str:
     for section_name, section in Settings.model_fields.items():
         kind: Any = section.annotation
         lines += ["", f"## {section_name}", ""]
-        lines += ["| setting | variable | takes | default | what it is |", "| --- " * 5 + "|"]
+        lines += [f"Variables: `UPWELL_{section_name.upper()}__` and the name in capitals.", ""]
+        lines += ["| setting | takes | default | what it is |", "| --- " * 4 + "|"]
         for name, field in kind.model_fields.items():
-            variable = f"UPWELL_{section_name}__{name}".upper()
             default = "none" if field.default is None else f"`{masked(field.default)}`"
             if field.default == "":
                 default = "empty"
             about = cell(field.description or "")
-            lines.append(f"| `{name}` | `{variable}` | {takes(field)} | {default} | {about} |")
+            lines.append(f"| `{name}` | {takes(field)} | {default} | {about} |")
     return GENERATED + "\n".join(lines) + "\n"
 
 
@@ -127,7 +128,7 @@ def takes(field: FieldInfo) -> str:
         f"{text} {value:,}"
         for one in _constraints(field)
         for name, text in _BOUNDS.items()
-        if (value := getattr(one, name, None)) is not None
+        if (value := getattr(one, name, None)) is not None and value not in _ANY
     ]
     return cell(", ".join([words, *bounds]))
 
