@@ -107,7 +107,7 @@ def run(
     """
     rng = np.random.default_rng(seed)
     outcome = Outcome()
-    with open_rig(folder, titles=titles, kafka=kafka) as rig:
+    with open_rig(folder, titles=titles, apache=kafka) as rig:
         topics = rig.settings.kafka
         log = Log(rig.bootstrap, [topics.coplays, topics.catalog], topics.partitions)
         fold = Fold(log, topics.coplays, titles)

@@ -58,7 +58,7 @@ def run(
     """Let workers come and go `changes` times, with `plays` plays spread over that time."""
     rng = np.random.default_rng(seed)
     outcome = Outcome()
-    with open_rig(folder, titles=20, kafka=kafka) as rig:
+    with open_rig(folder, titles=20, apache=kafka) as rig:
         topics = rig.settings.kafka
         log = Log(rig.bootstrap, [topics.coplays], topics.partitions)
         made: list[Play] = []

@@ -181,7 +181,7 @@ def run(
     chosen = [one for one in OUTAGES if (not only or one.name in only)]
     sections = {"redis": {"timeout_s": 1.0, "startup_timeout_s": 60.0}}
     with (
-        open_rig(folder, titles=TITLES, kafka=kafka, **sections) as rig,
+        open_rig(folder, titles=TITLES, apache=kafka, **sections) as rig,
         contextlib.ExitStack() as stack,
     ):
         topics = rig.settings.kafka

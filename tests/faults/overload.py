@@ -160,7 +160,7 @@ def run(folder: Path, *, seed: int, length_s: float, kafka: bool, progress: Prog
     """Overload a worker for `length_s` seconds, and wait until it has caught up."""
     outcome = Outcome()
     sections = {"kafka": {"max_batch": 20_000}, "checkpoint": {"interval_s": 5.0}}
-    with open_rig(folder, titles=TITLES, kafka=kafka, **sections) as rig:
+    with open_rig(folder, titles=TITLES, apache=kafka, **sections) as rig:
         worker = rig.worker()
         rig.wait_live(worker)
         load = _Load(rig, seed)

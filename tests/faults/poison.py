@@ -203,7 +203,7 @@ def run(folder: Path, *, seed: int, messages: int, kafka: bool, progress: Progre
     """Send `messages`, a tenth of them poison, to a worker that is killed once."""
     outcome = Outcome(kinds=len(KINDS))
     sections = {"graph": {"unknown_relations": "refuse"}}
-    with open_rig(folder, titles=TITLES, kafka=kafka, **sections) as rig:
+    with open_rig(folder, titles=TITLES, apache=kafka, **sections) as rig:
         topics = rig.settings.kafka
         log = Log(rig.bootstrap, [topics.coplays, topics.catalog], topics.partitions)
         fold = Fold(log, topics.coplays, TITLES)

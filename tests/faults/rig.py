@@ -40,6 +40,7 @@ from tests.kafka.node import Kafka
 ROOT = Path(__file__).resolve().parents[2]
 GENRES, DIRECTORS = 8, 40
 PATIENCE_S = 60.0
+COMPILE_S = 300.0  # the first start after a change of the kernels
 TAIL = 25
 QUICK = PretrainConfig(transe_steps=20, steps=20)
 SMALL = ModelConfig(dim=16, layers=1)
@@ -179,7 +180,7 @@ class Zygote:
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._ready.wait(PATIENCE_S) or not self._alive:
+        if not self._ready.wait(COMPILE_S) or not self._alive:
             self.close()
             raise Fault(f"the zygote did not start:\n{log.read_text()[-2000:]}")
 
@@ -299,19 +300,19 @@ def open_rig(
     folder: Path,
     *,
     titles: int = 400,
-    kafka: bool = False,
+    apache: bool = False,
     redis_arguments: tuple[str, ...] = (),
     **sections: Mapping[str, Any],
 ) -> Iterator[Rig]:
     """Start servers and zygote under `folder`, and end all of it after the block.
 
     Args:
-        kafka: on Apache Kafka instead of the embedded broker.
+        apache: on Apache Kafka instead of the embedded broker.
         sections: settings that differ, by section.
     """
     with ExitStack() as stack:
         broker: Broker | Kafka = stack.enter_context(
-            Kafka(folder=folder / "broker") if kafka else Broker(folder=folder / "broker")
+            Kafka(folder=folder / "broker") if apache else Broker(folder=folder / "broker")
         )
         redis = stack.enter_context(RedisServer(folder=folder / "redis", arguments=redis_arguments))
         defaults: dict[str, dict[str, Any]] = {
