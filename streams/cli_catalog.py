@@ -32,7 +32,7 @@ def publish(
     from streams.events import encode
 
     settings = settings_of(config)
-    entries = _entries(file)
+    entries = _entries(file, settings.kafka.max_skew_s)
     watch = _Watch(settings, [entry.title for entry in entries]) if wait else None
     sent = _send(settings, [(entry.title, encode(entry)) for entry in entries])
     typer.echo(f"{len(entries)} titles published to {settings.kafka.catalog}")
@@ -55,8 +55,10 @@ def retire(
         watch.until_seen(sent, gone=True)
 
 
-def _entries(file: str) -> list[Any]:
+def _entries(file: str, max_skew_s: float) -> list[Any]:
     """The catalog events of a file; a line without `time_ms` means now.
+
+    A worker would set aside what lies further in the future than clocks may differ.
 
     Raises:
         Failure: lines that are wrong, each by number and reason.
@@ -64,6 +66,7 @@ def _entries(file: str) -> list[Any]:
     import msgspec
 
     from streams.events import CatalogEntry, check_entry
+    from streams.wire import check_time
 
     now_ms = int(time.time() * 1000)
     entries, wrong = [], []
@@ -76,6 +79,7 @@ def _entries(file: str) -> list[Any]:
                 fields.setdefault("time_ms", now_ms)
             entry = msgspec.convert(fields, CatalogEntry)
             check_entry(entry)
+            check_time(entry.time_ms, now_ms, max_skew_s)
         except (ValueError, msgspec.MsgspecError) as error:
             wrong.append(f"line {number}: {error}")
         else:

@@ -1,7 +1,8 @@
 """Reading `coplays` and `catalog` from given offsets on, in batches.
 
 The offsets are the caller's truth (they stand in its checkpoint): partitions are assigned, not
-subscribed to, and Kafka's own committed offsets are written for dashboards only.
+subscribed to, and Kafka's own committed offsets are written for dashboards only. No group deals out
+partitions, so new ones of a topic are looked for here.
 
 Each topic has a consumer of its own, with its own queue. So a catalog event never waits behind a
 backlog of co-plays: each batch takes what the catalog has, and then co-plays for the rest.
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 Positions = dict[tuple[str, int], int]
 
+LOOK_S: Final = 30.0  # a topic's new partitions are found within that
 MAX_BYTES: Final = 256 * 2**20  # in flight
 _CHUNK: Final = 500  # the client's objects die young so: else the garbage collector takes half
 _DOWN = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE}
@@ -105,6 +107,7 @@ class Ingest:
         self._down_since: float | None = None
         self._reported = False
         self._consumers: dict[str, confluent_kafka.Consumer] = {}
+        self._look_s = time.monotonic() + LOOK_S
         admin = wait_for_broker(bootstrap, client, timeout_s=timeout_s)
         counts = partitions(admin, self._names)
         if absent := sorted(set(self._names) - counts.keys()):
@@ -123,6 +126,8 @@ class Ingest:
             OffsetLost: a partition does not hold the offset that is next.
             IngestFailed: a partition cannot be read.
         """
+        if time.monotonic() > self._look_s and self._down_since is None:
+            self._take_new_partitions()
         batch = Batch()
         for name, held in self._held.items():
             if held:
@@ -170,7 +175,7 @@ class Ingest:
         embedded broker's answer to that is too low (it counts the last batch as one message).
         """
         behind = {}
-        for (name, part), position in self._position.items():
+        for (name, part), position in self.positions().items():  # it may grow meanwhile
             low, high = self._watermarks(name, part)
             if high < 0:
                 low, high = self._watermarks(name, part, timeout_s=timeout_s)
@@ -229,7 +234,7 @@ class Ingest:
 
     def answers(self, *, timeout_s: float = 1.0) -> bool:
         """Ask a broker: an idle topic's messages do not tell that an outage is over."""
-        for name, part in sorted(self._position)[:1]:
+        for name, part in sorted(self.positions())[:1]:
             if self._watermarks(name, part, timeout_s=timeout_s)[1] < 0:
                 return False
             self._down_since, self._reported = None, False
@@ -286,6 +291,28 @@ class Ingest:
             assigned.append(TopicPartition(name, part, offset))
         consumer.assign(assigned)
         return consumer
+
+    def _take_new_partitions(self) -> None:
+        """Read partitions that a topic was given since, from their beginning."""
+        self._look_s = time.monotonic() + LOOK_S
+        for name, consumer in self._consumers.items():
+            known = [part for topic, part in self._position if topic == name]
+            try:
+                there = consumer.list_topics(name, timeout=1.0).topics[name]
+            except (KafkaException, KeyError):  # no broker just now: later
+                continue
+            new = sorted(set(there.partitions) - set(known)) if there.error is None else []
+            if not new:
+                continue
+            log.info("topic %r has %d partitions more", name, len(new))
+            for part in new:
+                self._position[name, part] = 0
+                self._unread.add((name, part))
+                self._untried.add((name, part))
+            added = [TopicPartition(name, part, OFFSET_BEGINNING) for part in new]
+            consumer.incremental_assign(added)
+            if name in self._paused | self._waiting:
+                consumer.pause(added)
 
     def _room(self, name: str, max_messages: int, batch: Batch) -> int:
         """How many messages the batch may take of a topic at once, as far as sizes are known."""

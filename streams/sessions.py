@@ -315,6 +315,9 @@ def _credentials(client: Mapping[str, str]) -> Any:
     context = None
     if protocol.endswith("SSL"):
         context = ssl.create_default_context(cafile=client.get("ssl.ca.location"))
+        if certificate := client.get("ssl.certificate.location"):
+            key, password = client.get("ssl.key.location"), client.get("ssl.key.password")
+            context.load_cert_chain(certificate, key, password)
     if protocol.startswith("SASL"):
         return faust.SASLCredentials(
             username=client.get("sasl.username"),

@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86_400)]
@@ -42,7 +42,11 @@ class KafkaSettings(Section):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     sasl_password_file: Path | None = Field(None, description="read instead of sasl_password")
-    ssl_ca_file: Path | None = None
+    ssl_ca_file: Path | None = Field(None, description="who signs the brokers' certificates (PEM)")
+    ssl_certificate_file: Path | None = Field(None, description="of this client (PEM)")
+    ssl_key_file: Path | None = Field(None, description="of that certificate (PEM)")
+    ssl_key_password: SecretStr | None = None
+    ssl_key_password_file: Path | None = Field(None, description="read instead of ssl_key_password")
     startup_timeout_s: Seconds = Field(30.0, description="then an unreachable broker is an error")
     max_batch: Count = Field(20_000, description="messages in one batch of the ingest")
     max_inflight_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
@@ -55,27 +59,55 @@ class KafkaSettings(Section):
         """The settings of a librdkafka client beyond its brokers.
 
         Raises:
-            SettingsError: the password file cannot be read.
+            SettingsError: a password file cannot be read.
         """
         given = {
             "security.protocol": self.security_protocol,
             "sasl.mechanism": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
-            "sasl.password": self._password(),
-            "ssl.ca.location": None if self.ssl_ca_file is None else str(self.ssl_ca_file),
+            "sasl.password": self._secret("sasl_password"),
+            "ssl.ca.location": self.ssl_ca_file,
+            "ssl.certificate.location": self.ssl_certificate_file,
+            "ssl.key.location": self.ssl_key_file,
+            "ssl.key.password": self._secret("ssl_key_password"),
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: str(value) for key, value in given.items() if value is not None}
 
-    def _password(self) -> str | None:
-        if self.sasl_password_file is not None:
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        """What half of a client's settings would mean, it would say late, or not at all."""
+        if self.security_protocol.startswith("SASL"):
+            for name in ("sasl_mechanism", "sasl_username"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{self.security_protocol} wants kafka.{name} too")
+            if self.sasl_password is None and self.sasl_password_file is None:
+                raise ValueError(
+                    f"{self.security_protocol} wants kafka.sasl_password_file (or "
+                    "UPWELL_KAFKA__SASL_PASSWORD) too"
+                )
+        if (self.ssl_certificate_file is None) != (self.ssl_key_file is None):
+            raise ValueError("kafka.ssl_certificate_file and kafka.ssl_key_file go together")
+        names = {self.plays, self.coplays, self.catalog}
+        if len(names) < 3:
+            raise ValueError(
+                f"kafka.plays, coplays and catalog are {self.plays!r}, {self.coplays!r} and "
+                f"{self.catalog!r}: want three topics"
+            )
+        return self
+
+    def _secret(self, name: str) -> str | None:
+        """A secret from its file, else from its own setting."""
+        file: Path | None = getattr(self, f"{name}_file")
+        if file is not None:
             try:
-                return self.sasl_password_file.read_text().strip()
+                return file.read_text().strip()
             except OSError as error:
                 raise SettingsError(
-                    f"kafka.sasl_password_file = {self.sasl_password_file}: {error.strerror}; "
+                    f"kafka.{name}_file = {file}: {error.strerror}; "
                     "name a file that this user can read"
                 ) from error
-        return None if self.sasl_password is None else self.sasl_password.get_secret_value()
+        value: SecretStr | None = getattr(self, name)
+        return None if value is None else value.get_secret_value()
 
 
 class RedisSettings(Section):
@@ -299,6 +331,8 @@ def _explain(error: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{key} is no setting; `upwell config` lists them"
+    if error["type"] == "value_error":  # of a whole section, which may hold secrets
+        return f"{key}: {error['msg'].removeprefix('Value error, ')}"
     value = error.get("input")
     secret = "password" in key or key.endswith("url")
     return f"{key} = {'***' if secret else repr(value)}: {error['msg']}"

@@ -133,14 +133,15 @@ def test_a_broker_that_is_away_is_a_failure_with_its_address(env, tmp_path):
 def test_a_file_with_wrong_lines_names_each_and_publishes_nothing(env, tmp_path):
     (tmp_path / "titles.jsonl").write_text(
         '{"title": "m1", "concepts": {}}\n{"title": "", "concepts": {}}\nnot json\n'
+        '{"title": "m2", "concepts": {}, "time_ms": 99999999999999}\n'
     )
 
     done = upwell("catalog", "publish", "titles.jsonl", env=env, cwd=tmp_path)
 
     assert done.returncode == 1
-    assert "2 lines of titles.jsonl are wrong" in done.stderr
-    assert "line 2:" in done.stderr
-    assert "line 3:" in done.stderr
+    assert "3 lines of titles.jsonl are wrong" in done.stderr
+    for number in (2, 3, 4):
+        assert f"line {number}:" in done.stderr
 
 
 def test_a_worker_without_a_checkpoint_says_how_to_make_one(env, tmp_path, redis_server):

@@ -8,13 +8,13 @@ import threading
 import confluent_kafka
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 
 from streams.dead_letters import read_dead, redrive, set_aside
 from streams.events import CoPlay, decode_coplays, encode
 from streams.ingest import Ingest, OffsetLost
 from streams.producer import Producer
-from streams.topics import DEAD, BrokerUnreachable, TopicSpec, ensure_topics
+from streams.topics import DEAD, BrokerUnreachable, TopicSpec, ensure_topics, partitions
 from tests.kafka.node import Kafka
 from tests.servers import wait_until
 from tests.streams import test_dead_letters, test_ingest
@@ -64,6 +64,27 @@ def test_records_that_were_deleted_are_an_error_and_no_jump(kafka: Kafka) -> Non
         assert [value for _, value in read(ingest, 60)] == list(range(40, 100))
     with Ingest(kafka.address, ["cut"]) as ingest:  # no offset yet: from what there is
         assert len(read(ingest, 60)) == 60
+
+
+def test_partitions_that_a_topic_is_given_later_are_read_too(kafka: Kafka, monkeypatch) -> None:
+    monkeypatch.setattr("streams.ingest.LOOK_S", 0.1)
+    ensure_topics(kafka.address, [TopicSpec("grown", 1), TopicSpec("same", 1)])
+    with Producer(kafka.address) as producer:
+        producer.send("grown", key=None, value=b"1")
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+
+    with Ingest(kafka.address, ["same", "grown"]) as ingest:
+        assert read(ingest, 1) == [("grown", 1)]
+        for grown in admin.create_partitions([NewPartitions("grown", 3)]).values():
+            grown.result()
+        wait_until(lambda: partitions(admin, ["grown"]) == {"grown": 3})
+        with Producer(kafka.address) as producer:
+            for part in range(3):
+                producer.send("grown", key=None, value=b"%d" % (2 + part), partition=part)
+        assert sorted(value for _, value in read(ingest, 3)) == [2, 3, 4]
+        positions = ingest.positions()
+
+    assert positions == {("same", 0): 0, ("grown", 0): 2, ("grown", 1): 1, ("grown", 2): 1}
 
 
 def test_what_a_transaction_took_back_is_not_seen_and_positions_pass_it(kafka: Kafka) -> None:

@@ -41,6 +41,14 @@ def test_a_variable_goes_before_the_file_and_the_file_before_the_default(monkeyp
         ("[kafka]\nbotstrap = 'x'", "kafka.botstrap is no setting"),
         ("[kafka]\nmax_batch = 'many'", "kafka.max_batch = 'many'"),
         ("[kafka", "is not TOML"),
+        ("[kafka]\nsecurity_protocol = 'SASL_SSL'", "kafka: SASL_SSL wants kafka.sasl_mechanism"),
+        (
+            "[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'\n"
+            "sasl_username = 'u'",
+            "wants kafka.sasl_password_file",
+        ),
+        ("[kafka]\nssl_key_file = 'k'", "ssl_certificate_file and kafka.ssl_key_file go together"),
+        ("[kafka]\nplays = 'coplays'", "want three topics"),
     ],
 )
 def test_a_wrong_value_names_the_key_the_value_and_what_is_allowed(text, said):
@@ -80,3 +88,33 @@ def test_a_password_file_that_cannot_be_read_is_named():
 
     with pytest.raises(SettingsError, match=r"kafka\.sasl_password_file = gone"):
         load_settings().kafka.client()
+
+
+def test_what_goes_wrong_with_a_section_shows_none_of_its_secrets():
+    write("[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_password = 'hunter2'")
+
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_client_has_its_certificate_and_its_secrets_from_files(tmp_path):
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "phrase").write_text("phrase\n")
+    write(
+        "[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'SCRAM-SHA-512'\n"
+        "sasl_username = 'u'\nsasl_password_file = 'password'\nssl_ca_file = 'ca.pem'\n"
+        "ssl_certificate_file = 'c.pem'\nssl_key_file = 'k.pem'\nssl_key_password_file = 'phrase'"
+    )
+
+    assert load_settings().kafka.client() == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "u",
+        "sasl.password": "secret",
+        "ssl.ca.location": "ca.pem",
+        "ssl.certificate.location": "c.pem",
+        "ssl.key.location": "k.pem",
+        "ssl.key.password": "phrase",
+    }
