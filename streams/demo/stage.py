@@ -12,7 +12,7 @@ from typing import Any
 from serve.connection import connect
 from serve.status import read_status
 from streams.demo.reader import read_progress
-from streams.embedded import Broker, Child, RedisServer, ServerFailed, spawn
+from streams.embedded import Broker, Child, RedisServer, ServerFailed, free_port, spawn
 from streams.settings import Settings, load_settings
 from streams.topics import ensure_topics
 from streams.wiring import topics_of
@@ -30,6 +30,7 @@ class Stage:
     Attributes:
         settings: the same that worker and sessions have.
         redis: a client of its own.
+        url: of the worker's live page, health and metrics.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Stage:
     worker: Child
     sessions: Child
     reader: Child
+    url: str
 
     @property
     def samples(self) -> Path:
@@ -77,7 +79,8 @@ def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
         broker = stack.enter_context(Broker(folder=folder / "broker"))
         server = stack.enter_context(RedisServer(folder=folder / "redis"))
         file = folder / "upwell.toml"
-        file.write_text(_toml(broker.address, server.url, folder, cycle_s))
+        port = free_port()
+        file.write_text(_toml(broker.address, server.url, folder, cycle_s, port))
         settings = load_settings(file)
         ensure_topics(broker.address, topics_of(settings.kafka))
 
@@ -104,6 +107,7 @@ def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
                 *("--redis", server.url, "--bootstrap", broker.address, "--out", str(samples)),
                 *("--timeout", str(READY_S)),
             ),
+            url=f"http://127.0.0.1:{port}/",
         )
         _wait_until_ready(stage)
         yield stage
@@ -125,7 +129,7 @@ def _wait_until_ready(stage: Stage) -> None:
     )
 
 
-def _toml(bootstrap: str, redis_url: str, folder: Path, cycle_s: float) -> str:
+def _toml(bootstrap: str, redis_url: str, folder: Path, cycle_s: float, port: int) -> str:
     """The settings as a user would write them."""
     sections: dict[str, dict[str, Any]] = {
         "kafka": {"bootstrap": bootstrap},
@@ -133,6 +137,7 @@ def _toml(bootstrap: str, redis_url: str, folder: Path, cycle_s: float) -> str:
         "training": {"cycle_s": cycle_s},
         "checkpoint": {"folder": str(folder / "checkpoints"), "interval_s": 30.0},
         "worker": {"id": WORKER},
+        "operate": {"port": port},
     }
     lines = []
     for name, values in sections.items():

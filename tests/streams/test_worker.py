@@ -1,9 +1,11 @@
 """The whole way over real protocols: plays and catalog events in, embeddings out, and a kill."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import defaultdict
 from pathlib import Path
 
@@ -110,6 +112,39 @@ def test_status_says_that_nothing_is_wrong(stage):
 
     wait_until(fine, "status is fine")
     assert "freshness  " in upwell(stage, "status").stdout
+
+
+def test_the_worker_answers_for_itself(stage):
+    address = stage.url.removeprefix("http://")
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            return answer.read().decode()
+
+    assert get("livez") == "ok\n"
+    assert get("readyz") == "ok\n"
+    metrics = get("metrics")
+    assert "\nupwell_ready 1.0\n" in metrics
+    for check in ("broker", "partitions", "ingest", "refresh", "training"):
+        assert f'upwell_check_ok{{check="{check}"}} 1.0' in metrics
+    for name in ("freshness_seconds_count", "store_edges", "lag_messages", "published_total"):
+        assert re.search(rf"^upwell_{name}\S* [0-9.]", metrics, re.M), name
+    assert "<title>Upwell</title>" in get("")
+    assert json.loads(get("api/now"))["worker"] == "demo"
+    assert json.loads(get("api/history"))
+
+
+def test_top_prints_once_what_the_heartbeat_says(stage):
+    def fine() -> bool:
+        return upwell(stage, "top", "--once").returncode == 0
+
+    wait_until(fine, "all is well")
+    shown = upwell(stage, "top", "--once").stdout
+    assert "worker demo, live" in shown
+    assert "catalog event" in shown
+    told = json.loads(upwell(stage, "top", "--json").stdout)
+    assert told["phase"] == "live"
+    assert upwell(stage, "top", "--once", "--worker", "other").returncode == 1
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(stage, folder, reader, producer):
