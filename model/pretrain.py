@@ -1,35 +1,37 @@
 """Pretraining, in the paper's two steps: TransE on the semantic edges, then the GNN on co-plays.
 
-Step 2 takes the HASP parts in turn. The newest positives are held back to measure on: Recall@20 of
-the next title given the one before it, over all titles (model/quality.py).
+Step 2 takes the HASP parts in turn, by one trainer or several (model/part_training.py). The newest
+positives are held back to measure on: Recall@20 of the next title given the one before it, over all
+titles (model/quality.py).
 
 Source: Z. Huang et al., "Synergistic Signals: Exploiting Co-Engagement and Semantic Links via Graph
 Neural Networks", WWW 2024.
 """
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from model import part_training
 from model.batch import GraphBatch
-from model.pairs import Outside, Pairs, candidates_for, training_loss
+from model.crew import Crew
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN, dense_names
 from model.settings import ModelConfig, PretrainConfig
+from model.trainers import Task, train_apart
 from model.transe import train_transe, triples
+from partition.external import NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import cut
 from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
-OUTSIDE_EVERY = 5  # rounds over the parts between two looks at the vectors of the others
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -55,6 +57,9 @@ def pretrain(
     seed: int = 0,
     progress: Progress | None = None,
     lock: AbstractContextManager[object] | None = None,
+    trainers: int = 1,
+    work: Path | None = None,
+    sampler: NodeSampler | None = None,
 ) -> Pretrained:
     """Train a model on `graph`.
 
@@ -62,16 +67,26 @@ def pretrain(
         positives: co-plays in time order; the newest are held back to measure on.
         progress: called with ("transe" or "gnn", step, steps, figures).
         lock: held while the graph is read.
+        trainers: processes of step 2; each has parts of its own. One is this process.
+        work: folder that several trainers work in; a training that was cut short there goes on.
+        sampler: titles of other parts that come along with a part.
 
     Raises:
-        ValueError: the positives name a title that the graph does not have.
+        ValueError: the positives name a title that the graph does not have; several trainers have
+            no folder, or not the same number of parts each.
+        TrainerDied: a trainer ended before its work; the same call goes on from its last state.
     """
     start = time.perf_counter()
     _check(graph, positives)
+    if trainers > 1 and (work is None or config.parts % trainers):
+        raise ValueError(
+            f"{trainers} trainers want a folder to work in and a multiple of {trainers} parts, "
+            f"not {config.parts}"
+        )
     with lock or nullcontext():
         known = triples(graph)
         whole = whole_graph(graph, max_coplay=model.max_coplay)
-        kept, parts = _parts(graph, model, config, seed, whole)
+        kept, parts = _parts(graph, model, config, seed, whole, sampler)
         names = (
             dense_names(graph, "title"),
             dense_names(graph, "concept"),
@@ -97,9 +112,22 @@ def pretrain(
         rows = min(int(len(positives) * config.validation), config.validation_rows)
         split = len(positives) - rows
         batch = GraphBatch.of(whole)
-        loss = _train(
-            gnn, parts, positives[:split], config, seed, progress, batch, whole, positives[split:]
-        )
+        if trainers > 1:
+            assert work is not None  # noqa: S101  (checked on entry)
+            task = Task(parts, positives[:split], config, seed)
+            loss = _train_apart(gnn, task, progress, trainers, work)
+        else:
+            loss = _train(
+                gnn,
+                parts,
+                positives[:split],
+                config,
+                seed,
+                progress,
+                batch,
+                whole,
+                positives[split:],
+            )
     gnn.eval()
     metrics = {
         "transe_loss": transe.loss,
@@ -138,13 +166,16 @@ def _parts(
     config: PretrainConfig,
     seed: int,
     whole: HaspSubgraph,
+    sampler: NodeSampler | None,
 ) -> tuple[float, list[HaspSubgraph]]:
     """The share of co-play weight that the cut keeps, and the parts' subgraphs."""
     if config.parts == 1:
         return 1.0, [whole]
-    partition = cut(graph, config.parts, seed=seed)
+    partition = cut(graph, config.parts, seed=seed, cutter=config.cutter)
     return partition.kept_weight, [
-        hasp_subgraph(graph, partition, part, max_coplay=model.max_coplay)
+        hasp_subgraph(
+            graph, partition, part, max_coplay=model.max_coplay, sampler=sampler, seed=seed
+        )
         for part in range(config.parts)
     ]
 
@@ -160,79 +191,39 @@ def _train(
     whole: HaspSubgraph,
     held_back: Positives,
 ) -> float:
-    """Step 2; returns the mean loss of the last tenth of the steps, NaN where nothing trains."""
-    generator = torch.Generator().manual_seed(seed)
-    work = []
-    for part in parts:
-        pairs = Pairs.inside(part, positives)
-        if len(pairs):
-            batch = GraphBatch.of(part)
-            work.append((batch, pairs))
-    if not work or not config.steps:
-        return math.nan
-    others = [one for one in model.parameters() if one is not model.title_TD]
-    optimizer = torch.optim.AdamW(
-        [{"params": others}, {"params": [model.title_TD]}], weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        [config.lr, config.lr * config.id_lr],
-        total_steps=config.steps,
-        pct_start=0.2,
-    )
-    model.train()
-    losses: list[float] = []
-    for step in range(config.steps):
-        batch, pairs = work[step % len(work)]
-        if len(work) > 1 and step % (OUTSIDE_EVERY * len(work)) == 0:
-            last = _last_vectors(model, [one for one, _ in work])
-        outside = last.others(batch.titles) if len(work) > 1 else None
-        loss = training_loss(
-            model,
-            batch,
-            [(pairs, config.loss.sources)],
-            candidates_for(batch, config.loss, outside),
-            config.loss,
-            generator,
-            outside=outside,
-        )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
+    """Step 2 by one trainer, here; the mean loss at the end, NaN where nothing trains."""
+
+    def after_step(state: part_training.Progress, steps: int) -> None:
         if progress is None:
-            continue
-        figures = {"loss": losses[-1]}
-        if config.validate_every and (step + 1) % config.validate_every == 0:
+            return
+        figures = {"loss": state.losses[-1]}
+        if config.validate_every and state.step % config.validate_every == 0:
             figures.update(validate(model, whole_batch, whole, held_back))
-        if len(figures) > 1 or step % 10 == 0 or step == config.steps - 1:
-            progress("gnn", step + 1, config.steps, figures)
-    return float(np.mean(losses[-max(len(losses) // 10, 1) :]))
+        if len(figures) > 1 or (state.step - 1) % 10 == 0 or state.step == steps:
+            progress("gnn", state.step, steps, figures)
 
-
-@dataclass(frozen=True, slots=True)
-class _LastVectors:
-    """Vectors of all parts' titles, as they were a few rounds ago."""
-
-    titles: Tensor
-    outside: Outside
-
-    def others(self, titles: Tensor) -> Outside:
-        keep = ~torch.isin(self.titles, titles)
-        return Outside(self.outside.vectors[keep], self.outside.strength[keep])
-
-
-def _last_vectors(model: SemanticGNN, parts: list[GraphBatch]) -> _LastVectors:
-    with torch.no_grad():
-        model.eval()
-        vectors = torch.cat([model(part) for part in parts])
-        model.train()
-    return _LastVectors(
-        torch.cat([part.titles for part in parts]),
-        Outside(vectors, torch.cat([part.strength for part in parts])),
+    table = np.arange(len(model.title_names))
+    return part_training.train_parts(
+        model,
+        [part_training.Part.of(part, positives, table) for part in parts],
+        config,
+        Crew.alone(),
+        part_training.begin(model, config, seed),
+        after_step=after_step,
     )
+
+
+def _train_apart(
+    model: SemanticGNN, task: Task, progress: Progress | None, trainers: int, folder: Path
+) -> float:
+    """Step 2 by several trainers, in processes of their own."""
+
+    def told(step: int, steps: int, loss: float) -> None:
+        if progress is not None:
+            progress("gnn", step, steps, {"loss": loss})
+
+    threads = max(torch.get_num_threads() // trainers, 1)
+    return train_apart(model, task, trainers=trainers, folder=folder, threads=threads, told=told)
 
 
 def _check(graph: DynamicGraph, positives: Positives) -> None:

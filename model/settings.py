@@ -19,6 +19,9 @@ class ModelConfig:
         dropout: share of a state's entries dropped in training.
         prior: summed co-play weight at which a title's popularity is half known.
         max_coplay: co-play neighbours of a title that enter its attention: the closest ones.
+        relation_factor: whether relations weigh differently in attention (beta and delta are
+            learnt); off only to see what that is worth.
+        residual_id: whether titles have an id embedding; likewise.
     """
 
     dim: int = 64
@@ -27,6 +30,8 @@ class ModelConfig:
     dropout: float = 0.0
     prior: float = 20.0
     max_coplay: int = 16
+    relation_factor: bool = True
+    residual_id: bool = True
 
     def __post_init__(self) -> None:
         if self.layers < 1 or self.heads < 1 or self.dim < 1 or self.dim % self.heads:
@@ -53,6 +58,8 @@ class LossConfig:
         hide_title: share of titles that a step shows as if nobody had played them, so that the
             model learns to place a title by its concepts.
         drop_edges: share of all edges left out of a step.
+        smoothing: co-play weight at which a title's own co-plays count for half of what is learnt
+            to follow it, and what is played by all for the other half; 0: its own alone.
     """
 
     sources: int = 1024
@@ -61,6 +68,7 @@ class LossConfig:
     popular_candidates: int = 2048
     hide_title: float = 0.15
     drop_edges: float = 0.1
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,7 @@ class PretrainConfig:
         weight_decay: of step 2.
         parts: HASP parts; a step sees one. More than fit in memory needs cost quality: titles of
             two parts never stand against each other.
+        cutter: what cuts them: `metis`, `kaminpar`, or `auto`.
         validation: share of the newest positives held back to measure on, at most
             `validation_rows` of them.
         validation_rows: see above.
@@ -93,6 +102,7 @@ class PretrainConfig:
     id_lr: float = 15.0
     weight_decay: float = 1e-3
     parts: int = 1
+    cutter: Cutter = "auto"
     validation: float = 0.02
     validation_rows: int = 4000
     validate_every: int = 0
@@ -106,6 +116,7 @@ class MicroConfig:
     Attributes:
         steps: gradient steps of a cycle.
         lr: learning rate (AdamW; its state stays warm between cycles).
+        id_lr: that of the titles' id embeddings over `lr`, as in pretraining.
         weight_decay: see AdamW.
         clip: largest norm of the gradient.
         replay: share of a step's pairs that is drawn from the past.
@@ -126,6 +137,7 @@ class MicroConfig:
 
     steps: int = 20
     lr: float = 1e-3
+    id_lr: float = 1.0
     weight_decay: float = 1e-3
     clip: float = 1.0
     replay: float = 0.5

@@ -1,0 +1,224 @@
+"""Step 2 of pretraining, over HASP parts, by one trainer or several.
+
+A *round* takes each trainer once through its parts; a trainer with fewer parts than another idles
+at the end of the round, so that every part counts alike. N trainers so make the same number of
+passes in a N-th of the steps. In a step a trainer's titles stand against all other parts' too, as
+these were a few rounds ago (`Outside`).
+
+A trainer's title table holds the titles of its parts only, at home or external, in the order of
+their dense ids. Rows of external ones are not trained: they come from where they are at home, with
+the vectors.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.batch import GraphBatch
+from model.crew import Crew
+from model.pairs import Outside, Pairs, candidates_for, training_loss
+from model.positives import Positives
+from model.semantic_gnn import SemanticGNN
+from model.settings import PretrainConfig
+from partition.hasp import HaspSubgraph
+
+OUTSIDE_EVERY = 5  # rounds between two looks at the vectors of the others
+CLIP = 1.0  # largest norm of the gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part as its trainer has it.
+
+    Attributes:
+        batch: its `titles` are rows of the trainer's title table.
+        dense: dense id of each title, shape (T,), int64, ascending.
+        external: whether it is at home in another part, shape (T,), bool.
+        pairs: co-plays to learn from.
+    """
+
+    batch: GraphBatch
+    dense: Tensor
+    external: Tensor
+    pairs: Pairs
+
+    @classmethod
+    def of(cls, graph: HaspSubgraph, positives: Positives, table: np.ndarray) -> "Part":
+        """Args: `table`: dense id of each row of the title table, ascending."""
+        batch = GraphBatch.of(graph)
+        rows = torch.from_numpy(np.searchsorted(table, graph.titles))
+        return cls(
+            replace(batch, titles=rows),
+            torch.from_numpy(graph.titles.astype(np.int64)),
+            torch.from_numpy(graph.external),
+            Pairs.inside(graph, positives),
+        )
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far training has come, and all that the next step depends on but the weights.
+
+    Attributes:
+        step: steps made.
+        optimizer: its schedule is a function of `step`.
+        generator: of all draws.
+        losses: of the steps made so far, NaN where this trainer was idle.
+        last: the others' vectors as they were last looked at.
+        every: steps between two looks; one who starts after such a step looks first, so that no
+            vectors need be kept to go on.
+    """
+
+    step: int
+    optimizer: torch.optim.AdamW
+    generator: torch.Generator
+    losses: list[float]
+    last: "Last | None" = None
+    every: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """Vectors of all parts' titles at home there, as they were a few rounds ago.
+
+    Attributes:
+        titles: dense ids, shape (X,), int64.
+    """
+
+    titles: Tensor
+    outside: Outside
+
+    def others(self, titles: Tensor) -> Outside:
+        """Those that are none of `titles`."""
+        keep = ~torch.isin(self.titles, titles)
+        return Outside(self.outside.vectors[keep], self.outside.strength[keep])
+
+
+def begin(model: SemanticGNN, config: PretrainConfig, seed: int) -> Progress:
+    """The state before the first step; `seed` must differ from trainer to trainer."""
+    others = [one for one in model.parameters() if one is not model.title_TD]
+    optimizer = torch.optim.AdamW(
+        [{"params": others}, {"params": [model.title_TD]}], weight_decay=config.weight_decay
+    )
+    return Progress(0, optimizer, torch.Generator().manual_seed(seed), [])
+
+
+def train_parts(
+    model: SemanticGNN,
+    parts: Sequence[Part],
+    config: PretrainConfig,
+    crew: Crew,
+    progress: Progress,
+    *,
+    after_step: Callable[[Progress, int], None] = lambda progress, steps: None,
+) -> float:
+    """Train; `model` and `progress` are changed.
+
+    Args:
+        parts: this trainer's; none of them may have pairs, as long as some trainer's does.
+        after_step: called with the progress and the number of steps in all.
+
+    Returns:
+        Mean loss of the last tenth of this trainer's steps, NaN where nothing trains.
+
+    Raises:
+        TrainerLost: another trainer is gone.
+    """
+    work = [part for part in parts if len(part.pairs)]
+    counts = crew.share(len(work), "the count of parts")
+    rounds = max(counts)
+    if not sum(counts) or not config.steps:
+        return math.nan
+    steps = math.ceil(config.steps * rounds / sum(counts))
+    alone = sum(crew.share(len(parts), "the count of parts")) == 1
+    schedule = _schedule(progress, config, steps)
+    progress.every = OUTSIDE_EVERY * rounds
+    model.train()
+    for step in range(progress.step, steps):
+        what = f"step {step + 1} of {steps}"
+        if not alone and (progress.last is None or step % progress.every == 0):
+            progress.last = _look(model, parts, crew, what)
+        turn = step % rounds
+        active = turn < len(work)
+        progress.optimizer.zero_grad()
+        progress.losses.append(
+            _backward(model, work[turn], config, progress) if active else math.nan
+        )
+        crew.average_gradients(model, active=active, max_norm=CLIP, what=what)
+        progress.optimizer.step()
+        schedule.step()
+        progress.step = step + 1
+        after_step(progress, steps)
+    tail = np.array(progress.losses[-max(len(progress.losses) // 10, 1) :])
+    return float(np.mean(tail[~np.isnan(tail)])) if not np.isnan(tail).all() else math.nan
+
+
+def _backward(model: SemanticGNN, part: Part, config: PretrainConfig, progress: Progress) -> float:
+    """Gradients of one part's loss; returns the loss."""
+    outside = None if progress.last is None else progress.last.others(part.dense)
+    loss = training_loss(
+        model,
+        part.batch,
+        [(part.pairs, config.loss.sources)],
+        candidates_for(part.batch, config.loss, outside),
+        config.loss,
+        progress.generator,
+        outside=outside,
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+    rows = model.title_TD.grad
+    if rows is not None and bool(part.external.any()):
+        rows[part.batch.titles[part.external]] = 0.0
+    return float(loss.detach())
+
+
+def _look(model: SemanticGNN, parts: Sequence[Part], crew: Crew, what: str) -> Last:
+    """Vectors of all trainers' titles, and the rows of those that are external here."""
+    titles = [torch.zeros(0, dtype=torch.int64)]
+    vectors, strength = [model.title_TD.new_zeros(0, model.config.dim)], [torch.zeros(0)]
+    rows = [model.title_TD.new_zeros(0, model.config.dim)]
+    with torch.no_grad():
+        model.eval()
+        for part in parts:
+            home = ~part.external
+            titles.append(part.dense[home])
+            vectors.append(model(part.batch)[home])
+            strength.append(part.batch.strength[home])
+            rows.append(model.title_TD[part.batch.titles[home]])
+        model.train()
+        gathered = [crew.gather(torch.cat(one), what) for one in (titles, vectors, strength)]
+        brought = sum(len(part.dense) for part in parts) - sum(len(one) for one in titles)
+        if crew.size > 1 and any(crew.share(brought, what)):
+            _take_rows(model, parts, gathered[0], crew.gather(torch.cat(rows), what))
+    return Last(gathered[0], Outside(gathered[1], gathered[2]))
+
+
+def _take_rows(model: SemanticGNN, parts: Sequence[Part], titles: Tensor, rows: Tensor) -> None:
+    """Set the external titles' rows to those of `titles`, which are in any order."""
+    order = torch.argsort(titles)
+    for part in parts:
+        mine = part.dense[part.external]
+        at = order[torch.searchsorted(titles[order], mine).clamp(max=max(len(order) - 1, 0))]
+        known = titles[at] == mine
+        model.title_TD[part.batch.titles[part.external][known]] = rows[at[known]]
+
+
+def _schedule(
+    progress: Progress, config: PretrainConfig, steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        progress.optimizer,
+        [config.lr, config.lr * config.id_lr],
+        total_steps=steps,
+        pct_start=0.2,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the steps that it wants were made by another process
+        for _ in range(progress.step):
+            schedule.step()
+    return schedule

@@ -1,0 +1,391 @@
+"""Trainer processes: their work on disk, how they are started and watched, and what they run.
+
+    folder/work.json            how many trainers, settings, and what they belong to
+    folder/trainer-R/work.*     weights to begin with, and the parts of the trainer with rank R
+    folder/trainer-R/N/state.*  its weights, moments and draws after N steps
+    folder/state.json           the newest N that all trainers have written
+
+    python -m model.trainers FOLDER         one trainer, by torchrun's variables
+
+A trainer reads its own folder only: no process but the one that wrote them has the whole graph.
+Where a trainer dies the others end too; the next start goes on from the newest state, and comes to
+the same weights as if nothing had happened.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.crew import Crew, TrainerLost
+from model.folder import Files, load_tensors, save_tensors
+from model.part_training import Part, Progress, begin, train_parts
+from model.positives import Positives
+from model.semantic_gnn import SemanticGNN
+from model.settings import LossConfig, ModelConfig, PretrainConfig
+from partition.hasp import HaspSubgraph
+
+WORK = Files("trainer's work", "work.safetensors", "work.json")
+STATE = Files("trainer's state", "state.safetensors", "state.json")
+REMEDY = "delete the folder and start anew"
+COLUMNS = ("a", "b", "weight", "time_ms")  # of positives
+ARRAYS = ("titles", "concepts", "edge_index", "relation", "weight", "strength", "external")
+SAVES = 10  # in one training
+POLL_S = 0.05
+GRACE_S = 10.0  # for the others to see that one is gone
+LOST = 3  # exit code of a trainer that lost another
+LAST_LINES = 600  # characters of what a dead one said
+
+Told = Callable[[int, int, float], None]
+
+
+class TrainerDied(RuntimeError):
+    """A trainer process ended before its work: which, how, and where its state is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the trainers are to do together.
+
+    Attributes:
+        parts: HASP parts; trainer r takes parts r, r + size, ...
+        positives: of the whole graph, in time order.
+    """
+
+    parts: Sequence[HaspSubgraph]
+    positives: Positives
+    config: PretrainConfig
+    seed: int
+
+
+def train_apart(
+    model: SemanticGNN,
+    task: Task,
+    *,
+    trainers: int,
+    folder: Path,
+    threads: int = 1,
+    told: Told = lambda step, steps, loss: None,
+) -> float:
+    """Train `model`, in place, by processes of their own; returns the mean loss at the end.
+
+    Args:
+        folder: made, or gone on with where it is of the same task; deleted in the end.
+        threads: of each trainer.
+        told: called with step, steps and loss of the first trainer.
+
+    Raises:
+        TrainerDied: one ended early; the folder stays.
+    """
+    prepare(model, task, trainers=trainers, folder=folder)
+    _watch(start(folder, trainers, threads=threads), folder, told)
+    loss = collect(model, folder)
+    shutil.rmtree(folder)
+    return loss
+
+
+def prepare(model: SemanticGNN, task: Task, *, trainers: int, folder: Path) -> None:
+    """Write the work of each trainer, unless the folder holds the same already."""
+    card = {
+        "trainers": trainers,
+        "model": asdict(model.config),
+        "config": asdict(task.config),
+        "seed": task.seed,
+        "concepts": len(model.concept_names),
+        "relations": model.relation_names,
+    }
+    works = [_work_of(model, task, rank, trainers) for rank in range(trainers)]
+    digest = hashlib.sha256(json.dumps(card).encode())
+    for work in works:
+        for name, one in sorted(work.items()):
+            digest.update(name.encode() + one.contiguous().numpy().tobytes())
+    card["digest"] = digest.hexdigest()
+    if (folder / "work.json").is_file():
+        found = json.loads((folder / "work.json").read_text())
+        if found.get("digest") == card["digest"]:
+            return
+        shutil.rmtree(folder)
+    for rank, work in enumerate(works):
+        save_tensors(_home(folder, rank), work, card, WORK)
+    _write_json(folder / "work.json", card)
+
+
+def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.Popen[bytes]]:
+    """Start the trainers on this machine, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(trainers):
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(trainers),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": str(threads),
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        with (_home(folder, rank) / "said").open("wb") as said:
+            processes.append(
+                subprocess.Popen(  # noqa: S603  (our own module)
+                    [sys.executable, "-m", "model.trainers", str(folder), "--end-with-stdin"],
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+                    stderr=said,
+                )
+            )
+    return processes
+
+
+def collect(model: SemanticGNN, folder: Path) -> float:
+    """Put what the trainers learned into `model`; returns the mean of their last losses."""
+    card = json.loads((folder / "work.json").read_text())
+    step = json.loads((folder / "state.json").read_text())["step"]
+    losses = []
+    for rank in range(card["trainers"]):
+        home = _home(folder, rank)
+        tensors, told = load_tensors(home / str(step), STATE, remedy=REMEDY)
+        work, _ = load_tensors(home, WORK, remedy=REMEDY)
+        weights = _with_prefix(tensors, "weight.")
+        rows = weights.pop("title_TD")
+        own = torch.isin(work["table"], work["own"])
+        with torch.no_grad():
+            model.title_TD[work["table"][own]] = rows[own]
+            if rank == 0:
+                model.load_state_dict(weights, strict=False)
+        if told["loss"] is not None:
+            losses.append(float(told["loss"]))
+    return float(np.mean(losses)) if losses else float("nan")
+
+
+def run(folder: Path, crew: Crew, told: Told) -> None:
+    """What one trainer does.
+
+    Raises:
+        TrainerLost: another one is gone.
+        ModelFolderError: the work is torn.
+    """
+    home = _home(folder, crew.rank)
+    tensors, card = load_tensors(home, WORK, remedy=REMEDY)
+    config = PretrainConfig(**{**card["config"], "loss": LossConfig(**card["config"]["loss"])})
+    model = SemanticGNN(
+        ModelConfig(**card["model"]),
+        [""] * len(tensors["table"]),
+        [""] * card["concepts"],
+        card["relations"],
+    )
+    model.load_state_dict(_with_prefix(tensors, "weight."))
+    parts = _parts_of(tensors, len(card["relations"]))
+    seed = card["seed"] + crew.rank * 7919  # so that no two draw alike
+    torch.manual_seed(seed)  # of the dropout
+    progress = begin(model, config, seed)
+    _go_on(folder, home, model, progress)
+
+    def after_step(progress: Progress, steps: int) -> None:
+        told(progress.step, steps, progress.losses[-1])
+        every = progress.every * max(steps // SAVES // progress.every, 1)
+        if progress.step % every == 0 or progress.step == steps:
+            _save(folder, home, crew, model, progress)
+
+    train_parts(model, parts, config, crew, progress, after_step=after_step)
+    if not progress.step:  # nothing to train on
+        _save(folder, home, crew, model, progress)
+
+
+def _work_of(model: SemanticGNN, task: Task, rank: int, trainers: int) -> dict[str, Tensor]:
+    """The tensors of one trainer: `table` is the dense id of each row of its title table."""
+    mine = list(task.parts[rank::trainers])
+    nobody = np.zeros(0, np.int32)
+    table = np.unique(np.concatenate([nobody, *(part.titles for part in mine)])).astype(np.int64)
+    own = np.unique(np.concatenate([nobody, *(part.own for part in mine)])).astype(np.int64)
+    tensors = {f"weight.{name}": one for name, one in model.state_dict().items()}
+    tensors["weight.title_TD"] = model.title_TD.detach()[torch.from_numpy(table)]
+    tensors["table"], tensors["own"] = torch.from_numpy(table), torch.from_numpy(own)
+    positives = task.positives
+    for number, part in enumerate(mine):
+        for name in ARRAYS:
+            array = np.ascontiguousarray(getattr(part, name))
+            tensors[f"part.{number}.{name}"] = torch.from_numpy(array)
+        inside = np.flatnonzero((part.local(positives.a) >= 0) & (part.local(positives.b) >= 0))
+        for name in COLUMNS:
+            column = np.ascontiguousarray(getattr(positives, name)[inside])
+            tensors[f"pairs.{number}.{name}"] = torch.from_numpy(column)
+    return tensors
+
+
+def _parts_of(tensors: dict[str, Tensor], relations: int) -> list[Part]:
+    parts: list[Part] = []
+    table = tensors["table"].numpy()
+    while f"part.{len(parts)}.titles" in tensors:
+        arrays = {name: tensors[f"part.{len(parts)}.{name}"].numpy() for name in ARRAYS}
+        pairs = {name: tensors[f"pairs.{len(parts)}.{name}"].numpy() for name in COLUMNS}
+        graph = HaspSubgraph(**arrays, num_relations=relations)
+        parts.append(Part.of(graph, Positives(**pairs), table))
+    return parts
+
+
+def _save(folder: Path, home: Path, crew: Crew, model: SemanticGNN, progress: Progress) -> None:
+    """Write this trainer's state; it counts once all have written theirs."""
+    tensors = {f"weight.{name}": one for name, one in model.state_dict().items()}
+    named = dict(model.named_parameters())
+    for name, parameter in named.items():
+        for key, one in progress.optimizer.state.get(parameter, {}).items():
+            tensors[f"moment.{key}.{name}"] = one
+    tensors["generator"] = progress.generator.get_state()
+    tensors["dropout"] = torch.get_rng_state()
+    tail = [one for one in progress.losses[-10:] if not math.isnan(one)]
+    loss = float(np.mean(tail)) if tail else None
+    save_tensors(home / str(progress.step), tensors, {"step": progress.step, "loss": loss}, STATE)
+    crew.sum(torch.zeros(1), f"the state after step {progress.step}")
+    if crew.rank == 0:
+        _write_json(folder / "state.json", {"step": progress.step})
+    # Of the one before, since `state.json` may still name it.
+    older = sorted(int(one.name) for one in home.iterdir() if one.name.isdigit())
+    for step in older[:-2]:
+        shutil.rmtree(home / str(step))
+
+
+def _go_on(folder: Path, home: Path, model: SemanticGNN, progress: Progress) -> None:
+    """Take up the state that all trainers have, where there is one."""
+    if not (folder / "state.json").is_file():
+        return
+    step = json.loads((folder / "state.json").read_text())["step"]
+    tensors, _ = load_tensors(home / str(step), STATE, remedy=REMEDY)
+    model.load_state_dict(_with_prefix(tensors, "weight."))
+    named = dict(model.named_parameters())
+    for name, one in _with_prefix(tensors, "moment.").items():
+        key, _, parameter = name.partition(".")
+        progress.optimizer.state[named[parameter]][key] = one
+    progress.generator.set_state(tensors["generator"])
+    torch.set_rng_state(tensors["dropout"])
+    progress.step = step
+
+
+def _watch(
+    processes: list[subprocess.Popen[bytes]], folder: Path, told: Told, grace_s: float = GRACE_S
+) -> None:
+    """Wait for all; where one fails, end the others.
+
+    Raises:
+        TrainerDied: one ended early.
+    """
+    last = [0, 0]
+    reader = threading.Thread(target=_listen, args=(processes[0], last, told), daemon=True)
+    reader.start()
+    try:
+        while any(one.poll() is None for one in processes):
+            if any(one.poll() for one in processes):
+                deadline = time.monotonic() + grace_s
+                while any(one.poll() is None for one in processes) and time.monotonic() < deadline:
+                    time.sleep(POLL_S)
+                break
+            time.sleep(POLL_S)
+    finally:
+        for one in processes:
+            if one.poll() is None:
+                one.kill()
+            one.wait()
+            if one.stdin is not None:
+                one.stdin.close()
+        reader.join()
+    # The one to name is the one that did not merely lose another.
+    failed = [rank for rank, one in enumerate(processes) if one.returncode]
+    if failed:
+        first = min(failed, key=lambda rank: processes[rank].returncode == LOST)
+        raise TrainerDied(_obituary(first, processes, folder, last))
+
+
+def _obituary(
+    rank: int, processes: list[subprocess.Popen[bytes]], folder: Path, last: list[int]
+) -> str:
+    code = processes[rank].returncode
+    said = (_home(folder, rank) / "said").read_text(errors="replace").strip()[-LAST_LINES:]
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    where = f" after step {last[0]} of {last[1]}" if last[1] else ""
+    words = f": {said}" if said else ""
+    state = folder / "state.json"
+    if not state.is_file():
+        return f"trainer {rank} of {len(processes)} {ended}{where}{words}; no state was saved yet"
+    step = json.loads(state.read_text())["step"]
+    return (
+        f"trainer {rank} of {len(processes)} {ended}{where}{words}; {folder} holds the state after "
+        f"step {step}: the same command goes on from there"
+    )
+
+
+def _listen(process: subprocess.Popen[bytes], last: list[int], told: Told) -> None:
+    assert process.stdout is not None  # noqa: S101  (we opened the pipe)
+    with process.stdout as lines:
+        for line in lines:
+            step, steps, loss = json.loads(line)
+            last[:] = step, steps
+            told(step, steps, float("nan") if loss is None else loss)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)
+    }
+
+
+def _home(folder: Path, rank: int) -> Path:
+    return folder / f"trainer-{rank}"
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(value))
+    new.replace(path)
+
+
+def _end_with_stdin() -> None:
+    """A trainer whose starter is gone must not go on alone."""
+    sys.stdin.buffer.read()
+    os._exit(LOST)
+
+
+def _tell(step: int, steps: int, loss: float) -> None:
+    line = json.dumps([step, steps, None if math.isnan(loss) else loss])
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _main(arguments: list[str]) -> int:
+    folder = Path(arguments[0])
+    if "--end-with-stdin" in arguments:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    try:
+        crew = Crew.by_environment()
+        run(folder, crew, _tell if crew.rank == 0 else lambda step, steps, loss: None)
+        crew.leave()
+    except TrainerLost as error:
+        sys.stderr.write(f"{error}\n")
+        return LOST
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = _main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)  # threads of a broken process group would hold the exit up
