@@ -22,13 +22,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gate_cycles import bench_gate
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
-from model.gate import judge
-from model.positives import Positives
-from model.settings import MicroConfig
 from serve import spaces, vectors
 from serve.cache import CachedReader
 from serve.connection import connect
@@ -44,7 +42,7 @@ CACHE_LOAD_PER_S = 1_000  # the same, while reads from the cache are timed
 TIME_MS = 1_700_000_000_000
 PROCESSES = multiprocessing.get_context("spawn")
 
-Figures = dict[str, float | int | None]
+Figures = dict[str, float | int | str | None]
 
 
 def titles_of(count: int) -> list[str]:
@@ -302,53 +300,6 @@ def bench_race(url: str, writes: int, rng: np.random.Generator) -> Figures:
     return {"race_writes": rounds * count, "stale_wins": seen_bad + wrong}
 
 
-def bench_gate(rng: np.random.Generator, good: int, bad: int) -> Figures:
-    """What the gate lets pass, on made-up vectors in clusters, of which fresh pairs are drawn.
-
-    Good: cycles in a row, each of which moves every title a little, half of that to its cluster.
-    Bad: NaN, collapsed, shuffled and rotated versions of what is published.
-    """
-    titles, dim, clusters = 3000, 64, 60
-    config = MicroConfig()
-    cluster = rng.integers(clusters, size=titles)
-    centre = rng.standard_normal((clusters, dim), dtype=np.float32)[cluster]
-    published = centre + 0.5 * rng.standard_normal((titles, dim), dtype=np.float32)
-
-    def pairs() -> Positives:
-        a = rng.integers(titles, size=1000).astype(np.int32)
-        mates = [rng.choice(np.flatnonzero(cluster == cluster[one])) for one in a]
-        b = np.array(mates, np.int32)
-        return Positives(a, b, np.ones(len(a), np.float32), np.zeros(len(a), np.int64))
-
-    def moved(vectors_TD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        noise = rng.standard_normal((titles, dim), dtype=np.float32)
-        return vectors_TD + 0.02 * (centre - vectors_TD) + 0.02 * noise
-
-    def spoilt(kind: int) -> npt.NDArray[np.float32]:
-        new = moved(published)
-        if kind == 0:
-            new[rng.integers(titles), rng.integers(dim)] = np.nan
-        elif kind == 1:
-            new = np.tile(new.mean(axis=0), (titles, 1))
-        elif kind == 2:
-            new = new[rng.permutation(titles)]
-        else:
-            new = new @ np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
-        return new
-
-    refused = 0
-    for _ in range(good):
-        new = moved(published)
-        if judge(new, published, pairs(), config).reason:
-            refused += 1
-        else:
-            published = new
-    passed = sum(
-        not judge(spoilt(turn % 4), published, pairs(), config).reason for turn in range(bad)
-    )
-    return {"bad_models_passed": passed, "good_models_refused": refused}
-
-
 def bench_feast(python: str | None, address: str, titles: int, reads: int) -> float | None:
     """Seconds (p50) of Feast's read of as many titles; None without an environment that has it."""
     if python is None:
@@ -428,14 +379,15 @@ def main() -> None:
         figures["read_alone_p50_ms"] = round(alone * 1000, 3)
         figures["feast_p50_ms"] = None if feast is None else round(feast * 1000, 3)
         figures["read_vs_feast"] = None if feast is None else round(alone / feast, 3)
-        figures |= bench_gate(rng, max(5, 100 // scale), max(8, 100 // scale))
+        figures |= bench_gate(options.seed, max(5, 100 // scale), Console())
         about = machine(client)
         client.flushall()
         client.close()
 
     table = Table("figure", "value", "limit")
     for name, value in figures.items():
-        table.add_row(name, f"{value:,}" if value is not None else "-", LIMITS.get(name, ""))
+        shown = "-" if value is None else value if isinstance(value, str) else f"{value:,}"
+        table.add_row(name, shown, LIMITS.get(name, ""))
     Console().print(table)
     if options.json:
         report = {"figures": figures, "machine": about, "seed": options.seed}
