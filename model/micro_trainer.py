@@ -231,6 +231,9 @@ class MicroTrainer:
             return report, self.moments
         losses, moments = self._train(student, subgraph, sources, published, outside, stop)
         clock("train")
+        if stop():  # nobody waits for the rest, which takes longer than the steps
+            report = CycleReport(SKIPPED, "asked to stop", seconds=clock.seconds)
+            return report, self.moments
         embedder = Embedder(student)
         if all(bool(torch.isfinite(one).all()) for one in student.parameters()):
             embedder.full(graph, lock=lock)
