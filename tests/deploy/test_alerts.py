@@ -42,6 +42,18 @@ def test_the_rules_are_right():
 
 
 @needs_promtool
+def test_the_configuration_of_the_compose_files_prometheus_is_right(tmp_path):
+    config = (FOLDER / "prometheus.yml").read_text()
+    here = config.replace("/etc/prometheus/", f"{FOLDER}/")
+    (tmp_path / "prometheus.yml").write_text(here)
+
+    done = promtool("check", "config", tmp_path / "prometheus.yml")
+
+    assert here != config
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
 def test_each_alert_fires_on_its_series_and_none_on_those_of_a_healthy_worker():
     done = promtool("test", "rules", FOLDER / "upwell.test.yml")
 

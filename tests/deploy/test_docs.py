@@ -15,6 +15,7 @@ import pytest
 import typer.main
 
 from streams.cli import app
+from streams.events import Message, decode_catalog, decode_coplays, decode_plays
 from streams.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -90,6 +91,21 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert f"UPWELL_{section.upper()}__" in settings
         assert [name for name in field.annotation.model_fields if name not in settings] == []
     assert "upwell catalog publish" in (tmp_path / "reference" / "commands.html").read_text()
+
+
+def test_the_examples_of_messages_are_messages() -> None:
+    page = (ROOT / "docs" / "messages.md").read_text()
+    decode = {"plays": decode_plays, "coplays": decode_coplays, "catalog": decode_catalog}
+
+    for topic, decoder in decode.items():
+        section = page.partition(f"\n## {topic}\n")[2].partition("\n## ")[0]
+        example = re.search(r"^```json\n(.*)\n```", section, re.M)
+        assert example is not None
+        message = Message(topic, 0, 0, b"1", example[1].encode(), 1763737200000)
+        assert list(decoder([message]).dead) == []
+
+    told = decode_catalog([Message("catalog", 0, 0, b"1", b'{"title": 1}', 0)]).dead
+    assert len(told) == 1
 
 
 @needs_mkdocs
