@@ -49,6 +49,7 @@ Lock = AbstractContextManager[object]
 
 NONE = np.zeros(0, np.int32)
 
+IDS = "title_TD"  # of the model's parameters
 PASSED, REFUSED, SKIPPED = "passed", "refused", "skipped"
 
 
@@ -305,7 +306,8 @@ class MicroTrainer:
         # Rows outside the subgraph have no gradient; decay must not wear them away.
         groups: list[dict[str, Any]] = [
             {"params": [one for name, one in named.items() if name not in rows]},
-            {"params": [named[name] for name in rows], "weight_decay": 0.0},
+            {"params": [named[name] for name in rows if name != IDS], "weight_decay": 0.0},
+            {"params": [named[IDS]], "weight_decay": 0.0, "lr": config.lr * config.id_lr},
         ]
         optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
         for name, state in self.moments.for_model(student).items():

@@ -211,6 +211,24 @@ def candidates_for(
     )
 
 
+def smoothed(share_SX: Tensor, source_S: Tensor, strength_X: Tensor, prior: float) -> Tensor:
+    """Mix what was counted of a source with what is played by all, the more the less it is known.
+
+    (1 - m) P(target | source) + m P(target), m = prior / (w + prior), w the source's co-play
+    weight: a few co-plays are no distribution. Nothing goes to the source itself.
+
+    Args:
+        share_SX: P(target | source), shape (S, X); changed in place.
+        strength_X: log(1 + w) of all titles; the sources are local ones, which stand first.
+    """
+    weight_X = torch.expm1(strength_X)
+    mix_S1 = (prior / (weight_X[source_S] + prior)).unsqueeze(1)
+    others_S1 = (weight_X.sum() - weight_X[source_S]).clamp(min=1e-6).unsqueeze(1)
+    share_SX.mul_(1 - mix_S1).add_(mix_S1 / others_S1 * weight_X)
+    share_SX.scatter_(1, source_S.unsqueeze(1), 0.0)
+    return share_SX.div_(share_SX.sum(1, keepdim=True))
+
+
 def training_loss(
     model: SemanticGNN,
     batch: GraphBatch,
@@ -237,8 +255,14 @@ def training_loss(
         loss: Tensor = z_TD.new_zeros(())
         for pairs, count in sources:
             row, weight_S = pairs.spread(count, generator)
+            source_S = pairs.source[row]
             share_SX = pairs.shares(row, len(everyone_XD))
-            of_pairs = exact_softmax(everyone_XD, pairs.source[row], share_SX, weight_S)
+            if config.smoothing:
+                strength_X = batch.strength
+                if outside is not None:
+                    strength_X = torch.cat([strength_X, outside.strength])
+                share_SX = smoothed(share_SX, source_S, strength_X, config.smoothing)
+            of_pairs = exact_softmax(everyone_XD, source_S, share_SX, weight_S)
             loss = loss + count / total * of_pairs
     else:
         drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]

@@ -123,6 +123,13 @@ class SemanticGNN(nn.Module):
         with torch.no_grad():
             self.output.weight.mul_(0.25)
             self.popularity.weight.mul_(0.1)
+        if not config.residual_id:
+            self.title_TD.data.zero_()
+            self.title_TD.requires_grad_(False)
+        if not config.relation_factor:
+            for number in range(config.layers):
+                self.layer(number).beta_R.requires_grad_(False)
+                self.layer(number).delta_R.requires_grad_(False)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Vectors of the batch's titles, shape (T, D)."""
@@ -213,9 +220,9 @@ class SemanticGNN(nn.Module):
         for name, kind in self.row_parameters().items():
             owner_name, _, leaf = name.rpartition(".")
             owner = self.get_submodule(owner_name)
-            old: Tensor = getattr(owner, leaf).data
-            rows = take_rows(old, moved.rows[kind], fill=fills.get(leaf, 0.0))
-            setattr(owner, leaf, nn.Parameter(rows))
+            old: nn.Parameter = getattr(owner, leaf)
+            rows = take_rows(old.data, moved.rows[kind], fill=fills.get(leaf, 0.0))
+            setattr(owner, leaf, nn.Parameter(rows, requires_grad=old.requires_grad))
         _fill_concepts(self.concept_CD.data, moved.rows["concept"], new.concept)
         self.title_names, self.concept_names = new.title, new.concept
         self.relation_names = new.relation

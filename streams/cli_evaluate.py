@@ -47,6 +47,10 @@ def evaluate(
         typer.Option(min=0, help="titles held back; else as the data's own arrival needs it"),
     ] = None,
     retrain_every: Annotated[int, typer.Option(min=1, help="windows between retrainings")] = 4,
+    page: Annotated[Path | None, typer.Option(help="write an HTML page with curves here")] = None,
+    ablations: Annotated[
+        bool, typer.Option(help="the incremental arm also without one part each")
+    ] = False,
     quick: Annotated[bool, typer.Option(help="small models and few questions: a trial")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -62,7 +66,8 @@ def evaluate(
     from streams.wiring import pairing_of
 
     settings = settings_of(config)
-    _check_place(json_file)
+    for file in (json_file, page):
+        _check_place(file)
     use_threads(settings.worker.threads)
     options = Options(
         arms=[one.strip() for one in arms.split(",")] if arms else ARMS,
@@ -70,6 +75,7 @@ def evaluate(
         windows=windows,
         questions=questions,
         retrain_every=retrain_every,
+        ablations=ablations,
     )
     if quick:
         small = PretrainConfig(transe_steps=40, steps=40, loss=LossConfig(sources=256))
@@ -97,7 +103,15 @@ def evaluate(
     }
     if json_file is not None:
         _write(json_file, json.dumps(figures, indent=1, allow_nan=False) + "\n")
-    Console().print(table(figures))
+    if page is not None:
+        from streams.evaluation_page import build_page
+
+        _write(page, build_page(figures))
+    console = Console()
+    console.print(table(figures["arms"]))
+    if figures["ablations"]:
+        console.print("\nThe incremental arm without one thing:")
+        console.print(table(figures["ablations"]))
 
 
 def stream_of(data: "Dataset", pairing: "Pairing") -> "Stream":
@@ -146,7 +160,7 @@ def stream_of(data: "Dataset", pairing: "Pairing") -> "Stream":
     )
 
 
-def table(figures: dict[str, Any]) -> Table:
+def table(arms: dict[str, Any]) -> Table:
     """The figures that matter, an arm a row."""
     out = Table(box=None, header_style="bold")
     out.add_column("arm")
@@ -154,7 +168,7 @@ def table(figures: dict[str, Any]) -> Table:
         out.add_column(head, justify="right")
     out.add_column("drift", justify="right")
     out.add_column("s/window", justify="right")
-    for name, arm in figures["arms"].items():
+    for name, arm in arms.items():
         strata = arm["e2"]["strata"]
         out.add_row(
             name,

@@ -37,6 +37,7 @@ class Recipe:
     Attributes:
         progress: told of the steps of each pretraining.
         made: the model of the cut, once one arm has asked for it.
+        base: another recipe whose model of the cut is taken.
     """
 
     model: ModelConfig
@@ -45,9 +46,12 @@ class Recipe:
     seed: int
     progress: Progress | None = None
     made: SemanticGNN | None = None
+    base: "Recipe | None" = None
 
     def at_cut(self, world: World) -> SemanticGNN:
         """The pretrained model; trained at the first call."""
+        if self.base is not None:
+            return self.base.at_cut(world)
         if self.made is None:
             self.made = self.train(world)
         return self.made.clone().eval()

@@ -5,7 +5,7 @@ All arms see the same world and the same questions. Arms that are trained run on
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,23 @@ from model.evaluation.queries import Answers, Asker, Questions, answer
 from model.evaluation.stream import Stream, Windows
 from model.evaluation.vectors import LightGCNOnly, TransEOnly
 from model.evaluation.world import World
+from model.micro_trainer import REFUSED
 from model.quality import recall_at_k
 from model.settings import MicroConfig, ModelConfig, PretrainConfig
 
 Report = Callable[[str, int, int, str], None]
 
 TRAINED = ("transe", "lightgcn", "frozen", "frozen_fresh_graph", "incremental", "retrain")
+# Of the incremental arm, each without one thing. Those in `FROM_CUT` share its model of the cut.
+ABLATIONS = (
+    "no_relation_factor",
+    "no_residual_id",
+    "no_transe",
+    "no_replay",
+    "no_distillation",
+    "no_concepts",
+)
+FROM_CUT = ("no_replay", "no_distillation")
 AGAINST = (
     ("incremental", "frozen"),
     ("incremental", "frozen_fresh_graph"),
@@ -53,6 +64,7 @@ class Options:
         windows: of the second half.
         questions: at most so many a window, drawn evenly; all of those for strict-cold titles.
         retrain_every: windows between two full retrainings.
+        ablations: whether the incremental arm is also run without one part each.
     """
 
     arms: Sequence[str] = ARMS
@@ -60,6 +72,7 @@ class Options:
     windows: int = 20
     questions: int = 4000
     retrain_every: int = 4
+    ablations: bool = False
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     micro: MicroConfig = field(default_factory=MicroConfig)
@@ -73,6 +86,8 @@ class Options:
         for name in ("windows", "questions", "retrain_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
+        if self.ablations and "incremental" not in self.arms:
+            raise ValueError("ablations are of the arm 'incremental': add it to the arms")
         if not self.seeds:
             raise ValueError("no seed: want at least one")
 
@@ -84,6 +99,7 @@ class _Track:
     name: str
     seed: int
     arm: Arm
+    world: World
     meter: Meter = field(default_factory=Meter)
     start_seconds: float = 0.0
     seconds: list[float] = field(default_factory=list)
@@ -112,13 +128,19 @@ def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]
         by_arm.setdefault(track.name, []).append(track)
     all_asked = Asked.of(asked)
     worth = {name: Worth.of([one.answers for one in some]) for name, some in by_arm.items()}
-    arms: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, some in by_arm.items():
-        report("intervals", len(arms) + 1, len(by_arm), name)
-        arms[name] = {
+        report("intervals", len(found) + 1, len(by_arm), name)
+        found[name] = {
             **arm_figures(worth[name], all_asked, windows=len(windows)),
             **_costs(some),
         }
+    whole = worth.get("incremental")
+    ablations = {
+        name: {**found[name], "difference": differences(worth[name], whole, all_asked)}
+        for name in ABLATIONS
+        if name in found and whole is not None
+    }
     return {
         "protocol": {
             "plays": len(stream),
@@ -137,12 +159,13 @@ def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]
             "candidates": "titles of the catalogue less those that the user has played",
             "intervals": "95 %, bootstrap over users, 500 draws",
         },
-        "arms": arms,
+        "arms": {name: found[name] for name in options.arms},
         "differences": {
             f"{ours}-{theirs}": differences(worth[ours], worth[theirs], all_asked)
             for ours, theirs in AGAINST
             if ours in worth and theirs in worth
         },
+        "ablations": ablations,
         "seconds": time.perf_counter() - began,
     }
 
@@ -169,35 +192,41 @@ def _follow(
 ) -> tuple[list[_Track], list[Questions]]:
     """Take every arm through all windows."""
     world = World(stream)
+    worlds = [world]
+    if options.ablations:
+        worlds.append(World(stream, with_concepts=False))
     asker = Asker(stream, most=options.questions, seed=0)
-    world.arrive(int(stream.time_ms[windows.cut - 1]))
-    world.ingest(slice(0, windows.cut))
-    tracks = _tracks(options, prior, report)
+    for one in worlds:
+        one.arrive(int(stream.time_ms[windows.cut - 1]))
+        one.ingest(slice(0, windows.cut))
+    tracks = _tracks(options, prior, worlds, report)
     for number, track in enumerate(tracks):
         report("at the cut", number, len(tracks), track.name)
         with track.meter.measure():
-            track.arm.start(world)
+            track.arm.start(track.world)
         track.start_seconds = track.meter.seconds
     report("at the cut", len(tracks), len(tracks), "")
     asked = []
     for window in range(len(windows)):
         rows = windows.rows(window)
-        world.arrive(int(stream.time_ms[rows.stop - 1]))
+        for one in worlds:
+            one.arrive(int(stream.time_ms[rows.stop - 1]))
         asked.append(asker.ask(rows, world))
         for track in tracks:
             report("windows", window, len(windows), track.name)
             with track.meter.measure():
-                track.arm.update(world)
+                track.arm.update(track.world)
             track.seconds.append(track.meter.seconds)
             track.drift.append(track.arm.drift)
-            scorer = track.arm.scorer(world)
+            scorer = track.arm.scorer(track.world)
             track.answers.append(answer(asked[-1], scorer, world.known_T, world.plays_T))
-        world.ingest(rows)
+        for one in worlds:
+            one.ingest(rows)
     report("windows", len(windows), len(windows), "")
     return tracks, asked
 
 
-def _tracks(options: Options, prior: float, report: Report) -> list[_Track]:
+def _tracks(options: Options, prior: float, worlds: list[World], report: Report) -> list[_Track]:
     def told(step: str, done: int, total: int, figures: dict[str, float]) -> None:
         report(step, done, total, " ".join(f"{key} {one:.3f}" for key, one in figures.items()))
 
@@ -205,11 +234,33 @@ def _tracks(options: Options, prior: float, report: Report) -> list[_Track]:
         seed: Recipe(options.model, options.pretrain, options.micro, seed, told)
         for seed in options.seeds
     }
-    return [
-        _Track(name, seed, _make(name, recipes[seed], options, prior))
+    tracks = [
+        _Track(name, seed, _make(name, recipes[seed], options, prior), worlds[0])
         for name in options.arms
         for seed in (options.seeds if name in TRAINED else options.seeds[:1])
     ]
+    for name in ABLATIONS if options.ablations else ():
+        world = worlds[name == "no_concepts"]
+        tracks += [
+            _Track(name, seed, Incremental(without(name, recipes[seed])), world)
+            for seed in options.seeds
+        ]
+    return tracks
+
+
+def without(ablation: str, whole: Recipe) -> Recipe:
+    """The recipe without one thing."""
+    changes: dict[str, dict[str, Any]] = {
+        "no_relation_factor": {"model": replace(whole.model, relation_factor=False)},
+        "no_residual_id": {"model": replace(whole.model, residual_id=False)},
+        "no_transe": {"pretrain": replace(whole.pretrain, transe_steps=0)},
+        "no_replay": {"micro": replace(whole.micro, replay=0.0)},
+        "no_distillation": {"micro": replace(whole.micro, distillation=0.0, min_cosine=-1.0)},
+        "no_concepts": {},
+    }
+    return replace(
+        whole, **changes[ablation], base=whole if ablation in FROM_CUT else None, made=None
+    )
 
 
 def _make(name: str, recipe: Recipe, options: Options, prior: float) -> Arm:
@@ -248,5 +299,10 @@ def _costs(some: list[_Track]) -> dict[str, Any]:
         "seconds_per_window": mean(seconds),
         "seconds_at_cut": mean([one.start_seconds for one in some]),
         "peak_mb": max(one.meter.peak_mb for one in some),
+        "cycles_refused": sum(
+            track.arm.verdicts.count(REFUSED)
+            for track in some
+            if isinstance(track.arm, Incremental)
+        ),
         "seeds": len(some),
     }
