@@ -27,15 +27,18 @@ def get(title: TitleArgument, config: ConfigOption = None, as_json: JsonOption =
     from serve.similar import SimilarTitles
 
     with EmbeddingReader(client_of(config)) as reader:
-        finder = SimilarTitles(reader)
-        finder.refresh()
-        key = finder.find(title)
-        batch = reader.get_many([key])
-    if not batch.found[0]:
-        raise Failure(f"title {key!r} was retired a moment ago")
+        key, batch = title, reader.get_many([title])
+        if not batch.found[0]:  # a name, perhaps: to find it, the whole space must be read
+            finder = SimilarTitles(reader)
+            finder.refresh()
+            key = finder.find(title)
+            batch = reader.get_many([key])
+        if not batch.found[0]:
+            raise Failure(f"title {key!r} was retired a moment ago")
+        (name,) = reader.names([key])
     found = {
         "title": key,
-        "name": finder.name(key),
+        "name": name,
         "space": batch.versions.space,
         "seq": int(batch.versions.seq[0]),
         "step": int(batch.versions.step[0]),
@@ -84,8 +87,8 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps({"space": live, "workers": workers, "wrong": wrong}))
     else:
         if space is not None:
-            filled = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(space.filled_ms / 1000))
-            typer.echo(f"space      {live}, dim {space.dim}, seq {space.seq}, live since {filled}")
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(space.live_ms / 1000))
+            typer.echo(f"space      {live}, dim {space.dim}, seq {space.seq}, live since {since}")
         for name, worker in workers.items():
             for line in describe(name, worker):
                 typer.echo(line)
@@ -105,6 +108,7 @@ def describe(name: str, worker: dict[str, Any]) -> list[str]:
     )
     last = worker["last_cycles"][-1] if worker["last_cycles"] else None
     cycle = f"{last['verdict']}, {last['seconds']} s" if last else "none yet"
+    behind_s = max(0.0, time.time() - worker["watermark_ms"] / 1000)
     return [
         f"worker     {name}: {worker['phase']}, pid {worker['pid']}",
         f"graph      {worker['titles']} titles, {worker['concepts']} concepts, "
@@ -112,7 +116,7 @@ def describe(name: str, worker: dict[str, Any]) -> list[str]:
         f"ingest     {worker['events_per_s']:.0f} events/s, {worker['lag']} to read",
         f"refresh    {worker['dirty']} titles wait, weights of step {worker['step']}",
         f"training   {worker['cycles']} cycles, last: {cycle}",
-        f"freshness  {fresh or 'no event yet'}",
+        f"freshness  {fresh or 'no event yet'}; all up to {behind_s:.1f} s ago is visible",
     ]
 
 
@@ -130,8 +134,9 @@ def problems(live: str | None, workers: dict[str, dict[str, Any]]) -> list[str]:
     for name, worker in workers.items():
         if worker["role"] != "worker":
             continue
-        if worker["error"]:
-            found.append(f"{name}: {worker['error']}")
-        if worker["last_cycles"] and worker["last_cycles"][-1]["verdict"] != "passed":
-            found.append(f"{name}: the last cycle was {worker['last_cycles'][-1]['verdict']}")
+        troubles = {worker["error"], *worker["checks"].values()} - {None}
+        found += [f"{name}: {trouble}" for trouble in sorted(troubles)]
+        last = worker["last_cycles"][-1] if worker["last_cycles"] else None
+        if last and last["verdict"] in ("refused", "failed"):
+            found.append(f"{name}: the last cycle was {last['verdict']}: {last['reason']}")
     return found

@@ -1,11 +1,14 @@
 """Errors that say where and what to do, and never a password."""
 
+import logging
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from redis import Redis
 
+from serve.cache import CachedReader
 from serve.connection import (
     RedisFailed,
     RedisRefused,
@@ -16,11 +19,14 @@ from serve.connection import (
     call_stream,
     connect,
 )
+from serve.similar import SimilarTitles
 from serve.topology import address
 from streams.embedded import RedisServer, free_port
-from tests.servers import redis_binary, silent_port
+from tests.serve.library import live, put
+from tests.servers import redis_binary, silent_port, wait_until
 
 SECRET = "hunter2"
+QUICK = {"startup_timeout_s": 0.1, "retries": 0}
 
 
 def test_an_unreachable_server_is_named_and_its_password_is_not(
@@ -68,6 +74,34 @@ def test_a_wrong_password_is_refused_at_once_and_not_repeated() -> None:
             assert server.address in str(caught.value)
             assert "password" in str(caught.value)
             assert SECRET not in str(caught.value)
+
+
+def test_no_log_of_ours_or_the_clients_holds_the_password(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    arguments = ["--requirepass", SECRET]
+    with RedisServer(binary=redis_binary(), arguments=arguments) as server:
+        url = f"redis://:{SECRET}@{server.address}/0"
+        client = connect(url)
+        put(live(client), "a", 1, 1)
+        cached, similar = CachedReader(url), SimilarTitles(url, folder=tmp_path)
+        cached.get_many(["a"])
+        similar.refresh()
+        call(client, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        cached.get_many(["a"])
+
+        server.stop()
+        for act in (similar.refresh, lambda: call(client, "PING"), lambda: connect(url, **QUICK)):
+            with pytest.raises(RedisFailed) as caught:
+                act()
+            assert SECRET not in str(caught.value)
+        wait_until(lambda: "cache of embeddings is empty" in caplog.text, "a warning")
+        cached.close()
+        client.close()
+
+    assert SECRET not in caplog.text
+    assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.iterdir())
 
 
 def test_a_url_of_another_kind_is_refused_without_repeating_it() -> None:
