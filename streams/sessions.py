@@ -11,9 +11,11 @@ delivery; then the changelog, and its delivery; then the batch is acked. So what
 play is lost. A play is doubled only where a death falls between the first delivery and the second
 (milliseconds); one that is read again later is known by its user's memory.
 
-Two traps of Faust are walked around. `Stream.take` acks a batch even where its body raised: we take
-without acks. A table that is written to from within a batch puts its changelog into the partition
-of the batch's last event: we write the changelog ourselves, into the partition of the user's play.
+Three traps of Faust are walked around. `Stream.take` acks a batch even where its body raised: we
+take without acks. A table that is written to from within a batch puts its changelog into the
+partition of the batch's last event: we write the changelog ourselves, into the partition of the
+user's play. Plays may be passed over when partitions move between workers: streams/gaps.py finds
+them, and reads them again.
 """
 
 import asyncio
@@ -34,6 +36,7 @@ from streams import failpoints
 from streams.coplay import Pairing, Recent, add_play, load_recent
 from streams.dead_letters import write_dead
 from streams.events import CoPlay, DeadLetter, Message, decode_plays, encode
+from streams.gaps import read_range, with_missing
 from streams.producer import Producer
 from streams.topics import DEAD, TopicSpec, ensure_topics
 
@@ -209,8 +212,13 @@ async def drain(
         found: bytes | None = memory.get(user.encode())
         return found
 
+    def read(partition: int, start: int, stop: int) -> list[Message]:
+        return read_range(config.bootstrap, config.plays, partition, start, stop, config.client)
+
     def work(messages: list[Message]) -> Outcome:
-        outcome = pair_batch(messages, remembered, config.rule, max_skew_s=config.max_skew_s)
+        whole, following = with_missing(messages, remembered, read)
+        outcome = pair_batch(whole, remembered, config.rule, max_skew_s=config.max_skew_s)
+        outcome.recent.update(following)
         failpoints.reach("sessions.paired")
         deliver(producer, outcome, coplays=config.coplays, changelog=changelog)
         failpoints.reach("sessions.written")

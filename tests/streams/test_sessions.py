@@ -111,11 +111,13 @@ def test_pairs_are_delivered_before_memory_and_memory_before_the_ack() -> None:
     assert [line for line in lines if line != "flush"] == [
         "coplays a -> ",
         "log u -> 2",
+        "log \0next 2 -> 2",
         "ack 0",
         "ack 1",
     ]
     assert lines[1] == lines[-3] == "flush"
-    assert memory.keys() == {b"u"}
+    assert memory.keys() == {b"u", b"\0next 2"}
+    assert memory[b"\0next 2"] == b"2"
 
 
 @pytest.mark.parametrize("flush", [1, 2, 3])
