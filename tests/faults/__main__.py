@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults import corruption, kills, membership, outages, overload, poison
+from tests.faults import clocks, corruption, kills, membership, outages, overload, poison
 from tests.faults.report import Report
 from tests.kafka.node import Missing, jars
 
@@ -128,12 +128,21 @@ def _overload(folder: Path, options: argparse.Namespace, report: Report) -> None
     found.tell(report)
 
 
+def _clocks(folder: Path, options: argparse.Namespace, report: Report) -> None:
+    found = clocks.run(folder, kafka=_has_kafka(options), progress=options.progress)
+    report.told("clocks", "clock_skews", found.skews)
+    report.exactly("clocks", "skewed_flagged", found.flagged, found.to_flag)
+    report.exactly("clocks", "titles_frozen", found.frozen)
+    report.wrong += [f"clocks: {one}" for one in found.wrong]
+
+
 SCENARIOS: dict[str, Callable[[Path, argparse.Namespace, Report], None]] = {
     "kills": _kills,
     "corruption": _corruption,
     "poison": _poison,
     "outages": _outages,
     "membership": _membership,
+    "clocks": _clocks,
     "overload": _overload,
 }
 
