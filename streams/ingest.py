@@ -7,9 +7,10 @@ partitions, so new ones of a topic are looked for here.
 Each topic has a consumer of its own, with its own queue. So a catalog event never waits behind a
 backlog of co-plays: each batch takes what the catalog has, and then co-plays for the rest.
 
-What is in flight is bounded in bytes, `max_bytes`: a half for the queues, in equal parts, and an
-eighth for the messages of one batch; what a batch is decoded into takes up to three times as much.
-One message may be larger than that, and comes alone. A paused topic fetches nothing more.
+What is in flight is bounded in bytes, `max_bytes`: a half for the queues, in equal parts, and a
+32nd for the messages of one batch, since readers wait while one is folded in; what it is decoded
+into takes up to four times as much (from Arrow; from JSON up to ten, but then `max_messages` is
+what bounds it). One message may be larger, and comes alone. A paused topic fetches nothing more.
 """
 
 import logging
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import confluent_kafka
+import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.events import Message
@@ -93,7 +95,7 @@ class Ingest:
         self.bootstrap = bootstrap
         self._names = list(topics)
         self._queue_bytes = max_bytes // 2 // max(len(self._names), 1)
-        self._batch_bytes = max_bytes // 8
+        self._batch_bytes = max_bytes // 32
         # Of a message, lately; at first few are taken at once, to see how large they are.
         self._mean_bytes = dict.fromkeys(self._names, self._batch_bytes / 8)
         self._client = dict(client or {})
@@ -130,7 +132,7 @@ class Ingest:
             self._take_new_partitions()
         batch = Batch()
         for name, held in self._held.items():
-            if held:
+            if held and name not in self._paused:
                 self._held[name] = []
                 self._take(name, held, batch)
         deadline = time.monotonic() + timeout_s
@@ -146,7 +148,7 @@ class Ingest:
                 break
             # The last topic is the busy one: wait there, but look at the others all the while.
             busy = self._names[-1]
-            room = self._room(busy, max_messages, batch)
+            room = max(self._room(busy, max_messages, batch), 1)
             if found := self._consumers[busy].consume(room, timeout=min(left_s, 0.005)):
                 self._take(busy, found, batch)
                 break
@@ -317,17 +319,29 @@ class Ingest:
     def _room(self, name: str, max_messages: int, batch: Batch) -> int:
         """How many messages the batch may take of a topic at once, as far as sizes are known."""
         left = self._batch_bytes - batch.nbytes
-        if left <= 0:
+        if left <= 0 or self._held[name]:
             return 0
         fitting = int(left / self._mean_bytes[name]) + 1
         return min(max_messages - len(batch), _CHUNK, fitting)
 
+    def _fitting(
+        self, name: str, found: list[confluent_kafka.Message], batch: Batch
+    ) -> list[confluent_kafka.Message]:
+        """As many as the batch has bytes for, and one at least; the rest is held for the next."""
+        sizes = list(map(len, found))
+        self._mean_bytes[name] = max(1.0, sum(sizes) / len(sizes))
+        if batch.nbytes + sum(sizes) > self._batch_bytes:
+            fits = batch.nbytes + np.cumsum(sizes) <= self._batch_bytes
+            count = max(int(fits.sum()), 0 if len(batch) else 1)
+            found, self._held[name] = found[:count], found[count:]
+            sizes = sizes[:count]
+        batch.nbytes += sum(sizes)
+        return found
+
     def _take(self, name: str, found: list[confluent_kafka.Message], batch: Batch) -> None:
+        found = self._fitting(name, found, batch)
         into = batch.messages.setdefault(name, [])
         append, last, kinds = into.append, dict[int, int](), 0
-        nbytes = sum(map(len, found))
-        batch.nbytes += nbytes
-        self._mean_bytes[name] = max(1.0, nbytes / len(found)) if nbytes else 1.0
         for one in found:
             if one.error() is not None:
                 self._fail(one)
