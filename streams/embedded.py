@@ -70,6 +70,11 @@ class Child:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{self.name} still runs after {timeout_s} s") from None
 
+    def ask_to_stop(self) -> None:
+        """As `stop`, without the wait: several can so end at the same time."""
+        if self.poll() is None:
+            self._guard.terminate()  # it asks the program once, and sees to its grace
+
     def stop(self) -> int:
         """End it (SIGTERM, and SIGKILL after its grace), and return its exit code."""
         self._finalizer()
@@ -164,6 +169,7 @@ class _Server(ABC):
 
     name: str
     remedy: str
+    grace_s = 5.0  # between being asked to end, and being made to
 
     def __init__(self, *, folder: Path | None, port: int | None, start_timeout_s: float) -> None:
         self._port = port
@@ -242,7 +248,14 @@ class _Server(ABC):
     def _launch(self, port: int) -> Child:
         start = self.log.stat().st_size if self.log.exists() else 0
         plain = {"NO_COLOR": "1", "RUST_BACKTRACE": "0"}  # its log is read in our errors
-        child = spawn(self.name, self._command(port), log=self.log, env=plain, cwd=self.folder)
+        child = spawn(
+            self.name,
+            self._command(port),
+            log=self.log,
+            env=plain,
+            cwd=self.folder,
+            grace_s=self.grace_s,
+        )
         deadline = time.monotonic() + self._start_timeout_s
         try:
             while not self._answers(port):
@@ -281,6 +294,7 @@ class Broker(_Server):
     """
 
     name = "broker"
+    grace_s = 0.2  # it does not heed SIGTERM, and has nothing to save
     remedy = "Or name a Kafka of yours: UPWELL_KAFKA__BOOTSTRAP=host:port."
 
     def __init__(

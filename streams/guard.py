@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
     poll = select.poll()
     poll.register(0, select.POLLIN | select.POLLHUP)
     while child.poll() is None and not stopping:
-        stopping = bool(poll.poll(_TICK_MS)) or os.getppid() != starter
+        alone = bool(poll.poll(_TICK_MS)) or os.getppid() != starter
+        stopping = stopping or alone  # a signal may have come meanwhile
     if child.returncode is None:
         _end(child, grace_s)
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -109,6 +109,12 @@ def open_stage(folder: Path, *, cycle_s: float) -> Iterator[Stage]:
             ),
             url=f"http://127.0.0.1:{port}/",
         )
+
+        def ask_all() -> None:
+            for child in (stage.worker, stage.sessions, stage.reader):
+                child.ask_to_stop()
+
+        stack.callback(ask_all)  # before each is waited for: they end at the same time
         _wait_until_ready(stage)
         yield stage
 

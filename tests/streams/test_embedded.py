@@ -189,3 +189,24 @@ def test_a_killed_program_tells_by_which_signal(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there_is_an_error_with_its_name(tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match=r"^reader cannot be run: no-such-program: No such file"):
         spawn("reader", ["no-such-program"], log=tmp_path / "log")
+
+
+def test_programs_that_were_asked_to_stop_end_at_the_same_time_and_are_asked_once(
+    tmp_path: Path,
+) -> None:
+    # Each ends only once both were asked: waited for one after the other, they would be killed.
+    script = "trap 'echo asked; : > $0; until [ -e $1 ]; do sleep 0.05; done; exit 7' TERM\n"
+    script += "echo ready; while :; do sleep 0.05; done"
+    places = [str(tmp_path / name) for name in "ab"]
+    logs = [tmp_path / f"{name}.log" for name in "ab"]
+    children = [
+        spawn("patient", ["sh", "-c", script, *pair], log=log, grace_s=60)
+        for log, pair in zip(logs, (places, places[::-1]), strict=True)
+    ]
+    wait_until(lambda: all("ready" in child.tail() for child in children))
+
+    for child in children:
+        child.ask_to_stop()
+
+    assert [child.stop() for child in children] == [7, 7]
+    assert [log.read_text().count("asked") for log in logs] == [1, 1]
