@@ -57,7 +57,6 @@ class LocalCopy:
         self._rows: Rows | None = None
         self._known: Rows | None = None  # whose ids and names these are:
         self._row: dict[str, int] = {}
-        self._had: Container[str] = ()  # titles of the copy before a time without one
         self._text: list[Text | None] = []
         self._names: NameIndex | None = None
         self._version = np.zeros(0, np.uint64)
@@ -129,6 +128,8 @@ class LocalCopy:
     def refresh(self) -> int:
         """Take over what was published since the last call; return how many rows changed.
 
+        While it fails, the copy stays as it is.
+
         Raises:
             NoSpace: no space is live.
             RedisFailed: Redis failed.
@@ -167,8 +168,6 @@ class LocalCopy:
     def _load(self, lot: Updates) -> None:
         """What we had is void: take what another process has made since, or read the space."""
         if not lot.space:
-            self._rows = self._known = None
-            self._had, self._row, self._text, self._names = self._row, {}, [], None
             self._reader.space()  # says in its error what is missing
             raise NoSpace("the live space vanished while it was read; try again")
         mark = self._follower.mark
@@ -276,7 +275,7 @@ class LocalCopy:
         """Take over the ids and names of rows that changed, by whomsoever; return how many did."""
         if self._rows is None:
             return 0
-        had: Container[str] = self._row or self._had
+        had: Container[str] = self._row
         if self._rows is not self._known:
             self._known = self._rows
             self._row, self._text, self._names = {}, [], None

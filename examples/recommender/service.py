@@ -1,34 +1,43 @@
 """A small recommender: "because you watched", and a shelf of titles that are new.
 
-    pip install fastapi uvicorn
     UPWELL_REDIS=redis://127.0.0.1:6379/0 uvicorn examples.recommender.service:app
 
     GET /because/{title}?k=10    the nearest titles to one, by id or name
     GET /for-you?watched=1,260   the nearest to the mean of some titles
     GET /new?k=10                titles that came in since the service started, the newest first
+    GET /health                  how many titles there are; 503 until there are some
 
 It knows Upwell's Redis contract through `serve` alone: no torch, no Kafka. A local copy of the
-space follows its updates stream, so that a title published a second ago is on the shelf.
+space follows its updates stream, so that a title published a second ago is on the shelf, and so
+that the shelves stay full while Redis is away. With UPWELL_COPY=/some/folder, all workers of the
+service on a machine share one copy (`uvicorn --workers 4`).
 """
 
+import logging
 import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Query
+from fastapi import FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from serve.connection import RedisFailed
 from serve.reader import EmbeddingReader
 from serve.similar import Neighbour, SimilarTitles, UnknownTitle
+from serve.spaces import NoSpace
 
 SHELF = 100  # new titles that are remembered
 FOLLOW_S = 0.2  # how often the copy takes over what was published
 
 Count = Annotated[int, Query(ge=1, le=100)]
+
+log = logging.getLogger(__name__)
 
 
 class Title(BaseModel):
@@ -40,46 +49,45 @@ class Title(BaseModel):
 
 
 class Shelves:
-    """The local copy of the live space, and what is new in it. One lock: copies are small."""
+    """The local copy of the live space, and what is new in it. One lock: searches are short."""
 
-    def __init__(self, reader: EmbeddingReader) -> None:
-        self._reader = reader
-        self._similar = SimilarTitles(reader)
+    def __init__(self, similar: SimilarTitles) -> None:
+        self._similar = similar
         self._lock = threading.Lock()
         self._new: deque[str] = deque(maxlen=SHELF)
-        self._follower = reader.follower()
-        self._follower.poll()  # from here on it tells what is published
-        self._similar.refresh()
-        self._known = set(reader.all()[0])
+        self.trouble: str | None = None
 
     def follow(self, stop: threading.Event) -> None:
-        """Keep the copy right until `stop` is set."""
-        while not stop.wait(FOLLOW_S):
-            with self._lock:
-                lot = self._follower.poll()
-                # After a reset (a switch, a flush, a broken connection) nothing is known of what
-                # was published meanwhile: look at all.
-                published = (
-                    self._reader.all()[0]
-                    if lot.reset
-                    else [update.title for update in lot.updates if not update.gone]
-                )
-                fresh = [title for title in published if title not in self._known]
-                self._known.update(fresh)
-                self._new.extend(dict.fromkeys(fresh))
-                self._similar.refresh()
+        """Keep the copy right until `stop` is set; while Redis is away, what is there serves."""
+        while True:
+            try:
+                with self._lock:
+                    self._similar.refresh()
+                    self._new.extend(self._similar.take_new())
+                self.trouble = None
+            except (RedisFailed, NoSpace) as error:
+                if self.trouble is None:
+                    log.warning("the copy stays as it is: %s", error)
+                self.trouble = str(error)
+            if stop.wait(FOLLOW_S):
+                return
+
+    def __len__(self) -> int:
+        return len(self._similar)
 
     def because(self, title: str, k: int) -> list[Title]:
         with self._lock:
-            return [_shelved(one) for one in self._similar.similar(title, k)]
+            key = self._similar.find(title)
+            return [
+                _shelved(one)
+                for one in self._similar.near(self._similar.vector(key), k, without=(key,))
+            ]
 
     def for_you(self, watched: list[str], k: int) -> list[Title]:
         with self._lock:
             ids = [self._similar.find(title) for title in watched]
-            batch = self._reader.get_many(ids)
-            rows = batch.matrix[batch.found]
-            unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-            return [_shelved(one) for one in self._similar.near(unit.mean(0), k, without=ids)]
+            mean = np.mean([self._similar.vector(one) for one in ids], axis=0)
+            return [_shelved(one) for one in self._similar.near(mean, k, without=ids)]
 
     def new(self, k: int) -> list[Title]:
         with self._lock:
@@ -87,15 +95,15 @@ class Shelves:
             return [Title(id=title, name=self._similar.name(title)) for title in newest]
 
 
-def create_app(redis_url: str) -> FastAPI:
-    """The service over one Redis."""
+def create_app(redis_url: str, folder: Path | None = None) -> FastAPI:
+    """The service over one Redis; `folder`: for a copy that processes share."""
     shelves: list[Shelves] = []
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         stop = threading.Event()
         with EmbeddingReader(redis_url) as reader:
-            shelves.append(Shelves(reader))
+            shelves.append(Shelves(SimilarTitles(reader, folder=folder)))
             thread = threading.Thread(target=shelves[0].follow, args=(stop,), daemon=True)
             thread.start()
             yield
@@ -104,23 +112,29 @@ def create_app(redis_url: str) -> FastAPI:
 
     app = FastAPI(title="Because you watched", lifespan=lifespan)
 
+    @app.exception_handler(UnknownTitle)
+    def unknown(_: Request, error: UnknownTitle) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 404)
+
     @app.get("/because/{title}")
     def because(title: str, k: Count = 10) -> list[Title]:
-        try:
-            return shelves[0].because(title, k)
-        except UnknownTitle as error:
-            raise HTTPException(404, str(error)) from None
+        return shelves[0].because(title, k)
 
     @app.get("/for-you")
-    def for_you(watched: str, k: Count = 10) -> list[Title]:
-        try:
-            return shelves[0].for_you([one for one in watched.split(",") if one], k)
-        except UnknownTitle as error:
-            raise HTTPException(404, str(error)) from None
+    def for_you(watched: Annotated[str, Query(min_length=1)], k: Count = 10) -> list[Title]:
+        titles = [one for one in watched.split(",") if one]
+        if not titles:
+            raise HTTPException(422, "watched: give ids or names with commas between")
+        return shelves[0].for_you(titles, k)
 
     @app.get("/new")
     def new(k: Count = 10) -> list[Title]:
         return shelves[0].new(k)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        told = {"titles": len(shelves[0]), "trouble": shelves[0].trouble}
+        return JSONResponse(told, 200 if told["titles"] else 503)
 
     return app
 
@@ -129,4 +143,10 @@ def _shelved(one: Neighbour) -> Title:
     return Title(id=one.title, name=one.name, score=round(one.score, 4))
 
 
-app = create_app(os.environ.get("UPWELL_REDIS", "redis://127.0.0.1:6379/0"))
+def _app() -> FastAPI:
+    folder = os.environ.get("UPWELL_COPY")
+    url = os.environ.get("UPWELL_REDIS", "redis://127.0.0.1:6379/0")
+    return create_app(url, Path(folder) if folder else None)
+
+
+app = _app()

@@ -27,9 +27,11 @@ def publisher(redis_client) -> Publisher:
     return publisher
 
 
-@pytest.fixture
-def client(publisher, redis_url):
-    with TestClient(create_app(redis_url)) as client:
+@pytest.fixture(params=["alone", "shared"])
+def client(publisher, redis_url, request, tmp_path):
+    folder = tmp_path if request.param == "shared" else None
+    with TestClient(create_app(redis_url, folder)) as client:
+        wait_until(lambda: client.get("/health").status_code == 200, "titles on the shelves")
         yield client
 
 
@@ -60,3 +62,16 @@ def test_a_new_title_comes_onto_the_shelf_by_itself(client, publisher):
     wait_until(lambda: client.get("/new").json(), "the new title is on the shelf")
     assert client.get("/new").json()[0]["name"] == "New 4"
     assert "4" in [title["id"] for title in client.get("/because/1").json()]
+
+
+def test_the_shelves_stay_full_while_no_space_is_live(client, redis_client):
+    redis_client.flushall()
+
+    wait_until(lambda: client.get("/health").json()["trouble"], "the trouble is told")
+    assert "no embedding space is live" in client.get("/health").json()["trouble"]
+    assert len(client.get("/because/toy story").json()) == 2
+
+
+def test_what_was_watched_must_be_named(client):
+    assert client.get("/for-you", params={"watched": ","}).status_code == 422
+    assert client.get("/for-you").status_code == 422
