@@ -55,12 +55,15 @@ def bootstrap(
     config: PretrainConfig,
     seed: int,
     report: Report,
+    trainers: int = 1,
 ) -> Pretrained:
     """Fold `history` into a state, pretrain a model on it, and write both as a checkpoint.
 
     Args:
         root: the folder of checkpoints.
         report: told step, parts done, parts in all, and a remark.
+        trainers: processes that pretrain together; they work in a folder under `root`, and go on
+            there where they were cut short.
 
     Raises:
         ValueError: the plays make no pair.
@@ -77,7 +80,16 @@ def bootstrap(
             f"{pairing.gap_s:g} s"
         )
     about = {"plays": len(history.plays), "titles": len(history.titles)}
-    return finish(state, pairs, root, about=about, config=config, seed=seed, report=report)
+    return finish(
+        state,
+        pairs,
+        root,
+        about=about,
+        config=config,
+        seed=seed,
+        report=report,
+        trainers=trainers,
+    )
 
 
 def finish(
@@ -89,6 +101,7 @@ def finish(
     config: PretrainConfig,
     seed: int,
     report: Report,
+    trainers: int = 1,
 ) -> Pretrained:
     """Pretrain a model on a state, and write both as the first checkpoint under `root`.
 
@@ -103,7 +116,14 @@ def finish(
         report(step, done, total, " ".join(f"{key} {value:.3f}" for key, value in figures.items()))
 
     made = pretrain(
-        state.graph, pairs, model=ModelConfig(), config=config, seed=seed, progress=told
+        state.graph,
+        pairs,
+        model=ModelConfig(),
+        config=config,
+        seed=seed,
+        progress=told,
+        trainers=trainers,
+        work=root / "training",
     )
     card = {
         **about,

@@ -26,6 +26,7 @@ from streams import (
     cli_evaluate,
     cli_explain,
     cli_operate,
+    cli_partition,
     cli_prepare,
     cli_spaces,
     logs,
@@ -51,6 +52,7 @@ app.add_typer(cli_catalog.app, name="catalog")
 app.add_typer(cli_spaces.app, name="spaces")
 cli_embeddings.register(app)
 cli_prepare.register(app)
+cli_partition.register(app)
 cli_backfill.register(app)
 cli_explain.register(app)
 cli_evaluate.register(app)

@@ -34,6 +34,11 @@ def pretrain(
     data: Annotated[Path, typer.Option(help="folder of events, titles and triples (.tsv.gz)")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="gradient steps of the GNN")] = None,
+    trainers: Annotated[
+        int,
+        typer.Option(min=1, help="processes that train together, each on HASP parts of its own"),
+    ] = 1,
+    parts: Annotated[int | None, typer.Option(min=1, help="HASP parts; else one a trainer")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Pretrain a model on a data set, and write the checkpoint that a worker starts from."""
@@ -48,7 +53,10 @@ def pretrain(
     root = empty_root(settings)
     loaded = load_ml1m(data)
     history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))
-    chosen = PretrainConfig() if steps is None else replace(PretrainConfig(), steps=steps)
+    if (parts or trainers) % trainers:
+        raise typer.BadParameter(f"--parts {parts}: want a multiple of {trainers} trainers")
+    chosen = replace(PretrainConfig(), parts=parts or trainers, cutter=settings.training.cutter)
+    chosen = chosen if steps is None else replace(chosen, steps=steps)
     with progress_bars(Console(stderr=True)) as report:
         made = bootstrap(
             history,
@@ -58,6 +66,7 @@ def pretrain(
             config=chosen,
             seed=seed,
             report=report,
+            trainers=trainers,
         )
     for name, value in made.metrics.items():
         typer.echo(f"{name:16} {value:.4f}")
