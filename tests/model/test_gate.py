@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.gate import coverage, judge, shape, standard_error, visits
+from model.gate import coverage, judge, more_than_chance, shape, standard_error, visits
 from model.positives import Positives
 from model.settings import MicroConfig
 
@@ -101,7 +101,7 @@ def test_a_model_that_predicts_worse_is_refused(published, pairs, group, rng) ->
 
     verdict = judge(worse, published, pairs, CONFIG)
 
-    assert "recall on held-back pairs fell" in verdict.reason
+    assert "held-back pairs rank lower" in verdict.reason
     assert verdict.recall_after < verdict.recall_before
 
 
@@ -139,6 +139,20 @@ def test_the_standard_error_is_that_between_visits(groups) -> None:
     want = (squares * len(groups) / (len(groups) - 1)) ** 0.5 / len(values)
 
     assert standard_error(values, cluster) == pytest.approx(want, abs=1e-9)
+
+
+def test_chance_is_bounded_however_few_visits_there_are(rng) -> None:
+    for groups in (2, 3, 5, 30):
+        cluster = np.repeat(np.arange(groups), 4)
+        draws = [
+            np.repeat(rng.standard_normal(groups), 4) + 0.1 * rng.standard_normal(4 * groups)
+            for _ in range(2000)
+        ]
+        alarms = sum(more_than_chance(values, cluster) for values in draws)
+        assert alarms <= 4  # of 0.4 expected
+
+    assert more_than_chance(np.ones(400) + rng.standard_normal(400), np.arange(400))
+    assert not more_than_chance(np.ones(4), np.zeros(4, np.int64))
 
 
 def test_the_standard_error_of_single_values_is_the_usual_one(rng) -> None:
