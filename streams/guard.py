@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     poll.register(0, select.POLLIN | select.POLLHUP)
     while child.poll() is None and not stopping:
         alone = bool(poll.poll(_TICK_MS)) or os.getppid() != starter
-        stopping = stopping or alone  # a signal may have come meanwhile
+        stopping |= alone  # a signal may have come meanwhile
     if child.returncode is None:
         _end(child, grace_s)
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -131,6 +131,7 @@ class Heartbeat:
             "redis_errors": metrics.redis_errors_total,
             "settled": self._refresh.settled,
             "freshness_s": metrics.freshness_now(),
+            "freshness_all_s": metrics.freshness_all(),
             "freshness_recent_s": metrics.freshness_recent(),
             "stages_s": metrics.stages_recent(),
             "newest": list(self._intake.newest),

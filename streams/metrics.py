@@ -75,6 +75,12 @@ class Distribution(Collector):
             self._counts[labels] = counts if known is None else known + counts
             self._sums[labels] = self._sums.get(labels, 0.0) + total
 
+    def total(self, *labels: str) -> tuple[float, int]:
+        """Sum and count of the samples."""
+        with self._lock:
+            counts = self._counts.get(labels)
+            return (0.0, 0) if counts is None else (self._sums[labels], int(counts.sum()))
+
     def describe(self) -> Iterable[HistogramMetricFamily]:
         """Its name alone, for the registry."""
         return [HistogramMetricFamily(self._name, self._help, labels=self._labels)]
@@ -340,6 +346,15 @@ class Metrics(Registry):
         with self._lock:
             recent = {kind: list(values) for kind, values in self._recent.items() if values}
         return {kind: percentiles(values) for kind, values in recent.items()}
+
+    def freshness_all(self) -> dict[str, dict[str, float]]:
+        """Mean and count of all samples by kind, as the histogram has them; seconds."""
+        return {
+            kind: {"mean": total / count, "count": count}
+            for kind in KINDS
+            for total, count in [self._freshness.total(kind)]
+            if count
+        }
 
     def freshness_recent(self) -> dict[str, dict[str, float]]:
         """The same of the last `WINDOW_S` seconds, by kind."""

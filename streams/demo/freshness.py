@@ -6,6 +6,9 @@ embedding has seen, and the wall time of the look. An event is visible at a titl
 update from its append on that has seen an event time as late as its own; a co-play is visible once
 it is at both. Freshness is that wall time less the append time.
 
+The worker's own histogram has a sample a title and update: of the *oldest* event that it showed
+there. `by_title` is the same, seen from outside, so that the two can be compared.
+
 Event times need not come in order. Where a title had seen this event time or a later one before the
 event was even appended, its next update counts, and the event is counted as `overtaken`.
 
@@ -24,6 +27,7 @@ import numpy.typing as npt
 
 KINDS = ("catalog", "coplay")
 RECORD = np.dtype([("append_ms", "<f8"), ("seconds", "<f4"), ("kind", "<u4")])
+_SETTLED_MS = 30_000.0
 _REMEMBERED = 32  # updates a title: Kafka's message may come to the reader after the update
 
 Samples = npt.NDArray[np.void]  # of RECORD, shape (N,)
@@ -54,6 +58,10 @@ class Freshness:
         self.overtaken = 0
         self._done: list[tuple[float, float, int]] = []
         self._titles: dict[str, _Title] = {}
+        # (title, wall time of the update, kind) -> append time of the oldest event it showed
+        self._oldest: dict[tuple[str, float, int], float] = {}
+        self._sums = [[0.0, 0] for _ in KINDS]  # seconds and count of what is settled
+        self._last_ms = 0.0
 
     def event(self, kind: int, titles: Sequence[str], time_ms: int, append_ms: float) -> None:
         """An event of `KINDS[kind]` was appended to Kafka."""
@@ -70,6 +78,7 @@ class Freshness:
                 if seen_ms < time_ms:
                     continue
                 if wall_ms >= append_ms:
+                    self._note(name, event, wall_ms)
                     self._visible(event, wall_ms)
                     break
                 overtaken = True
@@ -80,6 +89,7 @@ class Freshness:
 
     def update(self, name: str, seen_ms: int, wall_ms: float, seq: int = 0) -> bool:
         """A title was seen in Redis; returns whether its `seq` had not gone back."""
+        self._last_ms = max(wall_ms, self._last_ms)
         title = self._title(name)
         title.updates.append((wall_ms, seen_ms))
         title.last_ms = wall_ms
@@ -88,6 +98,7 @@ class Freshness:
             still = []
             for time_ms, event in title.pending:
                 if time_ms <= seen_ms and event.append_ms <= wall_ms:
+                    self._note(name, event, wall_ms)
                     self._visible(event, wall_ms)
                 else:
                     still.append((time_ms, event))
@@ -100,6 +111,23 @@ class Freshness:
         """The samples that are complete, and were not taken before."""
         done, self._done = self._done, []
         return np.array(done, RECORD)
+
+    def by_title(self, *, done: bool = True) -> dict[str, dict[str, float]]:
+        """Mean seconds and count of the oldest event of each title and update, by kind.
+
+        Args:
+            done: count every update; else only those so old that no event of theirs is to come.
+        """
+        for key in list(self._oldest):
+            if done or key[1] < self._last_ms - _SETTLED_MS:
+                _, wall_ms, kind = key
+                self._sums[kind][0] += (wall_ms - self._oldest.pop(key)) / 1000
+                self._sums[kind][1] += 1
+        return {
+            kind: {"mean": seconds / count, "count": count}
+            for kind, (seconds, count) in zip(KINDS, self._sums, strict=True)
+            if count
+        }
 
     def waiting(self) -> list[int]:
         """Events that are not visible yet, by kind."""
@@ -116,6 +144,10 @@ class Freshness:
         if title is None:
             title = self._titles[name] = _Title(deque(maxlen=_REMEMBERED))
         return title
+
+    def _note(self, name: str, event: _Event, wall_ms: float) -> None:
+        key = name, wall_ms, event.kind
+        self._oldest[key] = min(event.append_ms, self._oldest.get(key, event.append_ms))
 
     def _visible(self, event: _Event, wall_ms: float) -> None:
         event.missing -= 1

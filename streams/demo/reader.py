@@ -66,6 +66,8 @@ class Progress:
     Attributes:
         freshness_s: p50, p90, p99, max and count by kind, of all samples so far, seconds.
         recent_s: the same of the samples since the last summary.
+        by_title_s: mean and count of the oldest event of each title and update, by kind, seconds:
+            what the worker's histogram has, seen from outside.
         events: read from Kafka, by kind.
         waiting: of them not visible yet, by kind; at the end: never visible.
         overtaken: events whose title had seen as late an event time before (freshness.py).
@@ -81,6 +83,7 @@ class Progress:
 
     freshness_s: dict[str, dict[str, float]] = field(default_factory=dict)
     recent_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_title_s: dict[str, dict[str, float]] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
     overtaken: int = 0
@@ -259,6 +262,7 @@ class Journal:
         progress.freshness_s = by_kind(self._all[: self._count])
         progress.recent_s = by_kind(self._all[self._told : self._count])
         self._told = self._count
+        progress.by_title_s = freshness.by_title(done=done)
         progress.events = dict(zip(KINDS, freshness.events, strict=True))
         progress.waiting = dict(zip(KINDS, freshness.waiting(), strict=True))
         progress.overtaken = freshness.overtaken

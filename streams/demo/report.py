@@ -6,6 +6,7 @@ docs/demo.md says how each is measured.
 """
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -133,6 +134,7 @@ class DemoResult:
         stream_start_ms: wall time at which the stream began, milliseconds since the Unix epoch.
         titles_new: held-back titles that came in.
         new_titles: those of them that the page shows.
+        histogram: mean and count of the worker's own freshness histogram, by kind, seconds.
         facts: what else the reader of the page should know, as label -> text.
     """
 
@@ -148,6 +150,7 @@ class DemoResult:
     new_titles: Sequence[NewTitle]
     cycles: Sequence[Cycle]
     steps: Mapping[str, float] = field(default_factory=dict)
+    histogram: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
@@ -166,6 +169,10 @@ def build_report(result: DemoResult) -> dict[str, Any]:
         "events_by_topic": {topic: dict(counts) for topic, counts in result.events.items()},
         "coplays_per_s": _number(result.coplays_per_s, 1),
         "freshness_s": {kind: freshness_of(result.samples, kind) for kind in KINDS},
+        "histogram_s": {
+            kind: _compared(result.histogram.get(kind), reader.by_title_s.get(kind))
+            for kind in KINDS
+        },
         "quality": quality(result.predictions, result.titles.new, result.seed),
         "titles_new": result.titles_new,
         "cycles": len(result.cycles),
@@ -184,6 +191,20 @@ def build_report(result: DemoResult) -> dict[str, Any]:
         },
         "machine": machine(),
         "seed": result.seed,
+    }
+
+
+def _compared(
+    inside: Mapping[str, float] | None, outside: Mapping[str, float] | None
+) -> dict[str, float | None]:
+    """Mean freshness of the worker's histogram, and of the outside reader; their ratio."""
+    if not inside or not outside:
+        return {"worker": None, "reader": None, "ratio": None}
+    ratio = inside["mean"] / outside["mean"] if outside["mean"] else math.nan
+    return {
+        "worker": _number(inside["mean"], 4),
+        "reader": _number(outside["mean"], 4),
+        "ratio": _number(ratio, 3),
     }
 
 

@@ -103,6 +103,7 @@ def run_demo(options: DemoOptions, console: Console) -> None:
                 else "pretrained in an earlier run, from the cache",
             },
             seed=options.seed,
+            histogram=streamed.heartbeat["freshness_all_s"],
         )
     report = build_report(result)
     write_page(result, report, options.page)

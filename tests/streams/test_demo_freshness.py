@@ -117,3 +117,34 @@ def test_a_kind_without_samples_is_left_out_of_the_summary():
         "coplay": {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0, "count": 101}
     }
     assert percentiles(np.empty(0)) == {}
+
+
+@given(st.lists(events | updates, max_size=25), st.booleans())
+def test_by_title_an_update_counts_for_the_oldest_event_that_it_shows(happened, late):
+    freshness = Freshness()
+    steps = list(enumerate(happened))
+    if late:  # all messages of Kafka come to the reader after the updates
+        steps.sort(key=lambda step: step[1][0] == "event")
+
+    for wall, (what, *rest) in steps:
+        if what == "update":
+            freshness.update(rest[0], rest[1], wall)
+        else:
+            freshness.event(COPLAY, *rest)
+
+    oldest: dict[tuple[str, int], int] = {}
+    for names, time_ms, append_ms in [rest for what, *rest in happened if what == "event"]:
+        for name in set(names):
+            walls = [
+                wall
+                for wall, (what, *rest) in enumerate(happened)
+                if what == "update" and rest[0] == name
+                if wall >= append_ms and rest[1] >= time_ms
+            ]
+            if walls:
+                key = name, min(walls)
+                oldest[key] = min(append_ms, oldest.get(key, append_ms))
+    found = freshness.by_title().get("coplay", {"mean": 0.0, "count": 0})
+    waits = [(wall - append_ms) / 1000 for (_, wall), append_ms in oldest.items()]
+    assert found["count"] == len(waits)
+    assert np.isclose(found["mean"] * max(len(waits), 1), sum(waits))

@@ -45,6 +45,8 @@ def test_freshness_is_a_histogram_and_percentiles_of_the_last_samples():
     metrics.freshness("catalog", np.arange(101) / 100)
 
     assert metrics.freshness_now() == {"catalog": {"p50": 0.5, "p99": 0.99}}
+    assert metrics.freshness_recent() == {"catalog": {"p50": 0.5, "p99": 0.99}}
+    assert metrics.freshness_all() == {"catalog": {"mean": pytest.approx(0.5), "count": 101}}
     text = metrics.expose().decode()
     assert 'upwell_freshness_seconds_bucket{kind="catalog",le="0.5"} 51.0' in text
 
