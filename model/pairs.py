@@ -229,6 +229,24 @@ def smoothed(share_SX: Tensor, source_S: Tensor, strength_X: Tensor, prior: floa
     return share_SX.div_(share_SX.sum(1, keepdim=True))
 
 
+def resampled(
+    target_SM: Tensor,
+    source_S: Tensor,
+    strength_X: Tensor,
+    prior: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """`smoothed` for drawn targets: of each source, a share m is drawn from what all play."""
+    weight_X = torch.expm1(strength_X).double()
+    mix_S1 = (prior / (weight_X[source_S] + prior)).unsqueeze(1)
+    flip_SM = torch.rand(target_SM.shape, generator=generator) < mix_S1
+    cumulative_X = torch.cumsum(weight_X, 0)
+    u = torch.rand(target_SM.shape, generator=generator, dtype=torch.float64) * cumulative_X[-1]
+    popular_SM = torch.searchsorted(cumulative_X, u, right=True).clamp(max=len(weight_X) - 1)
+    flip_SM &= popular_SM != source_S.unsqueeze(1)
+    return torch.where(flip_SM, popular_SM, target_SM)
+
+
 def training_loss(
     model: SemanticGNN,
     batch: GraphBatch,
@@ -249,7 +267,10 @@ def training_loss(
     """
     hidden = batch.hide(config.hide_title, config.drop_edges, generator)
     z_TD = model(hidden)
-    everyone_XD = z_TD if outside is None else torch.cat([z_TD, outside.vectors])
+    everyone_XD, strength_X = z_TD, batch.strength
+    if outside is not None:
+        everyone_XD = torch.cat([z_TD, outside.vectors])
+        strength_X = torch.cat([strength_X, outside.strength])
     if candidates.exact:
         total = sum(count for _, count in sources)
         loss: Tensor = z_TD.new_zeros(())
@@ -258,20 +279,16 @@ def training_loss(
             source_S = pairs.source[row]
             share_SX = pairs.shares(row, len(everyone_XD))
             if config.smoothing:
-                strength_X = batch.strength
-                if outside is not None:
-                    strength_X = torch.cat([strength_X, outside.strength])
                 share_SX = smoothed(share_SX, source_S, strength_X, config.smoothing)
             of_pairs = exact_softmax(everyone_XD, source_S, share_SX, weight_S)
             loss = loss + count / total * of_pairs
     else:
         drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]
-        loss = sampled_softmax(
-            everyone_XD,
-            torch.cat([one[0] for one in drawn]),
-            torch.cat([one[1] for one in drawn]),
-            candidates.draw(generator),
-        )
+        source_S = torch.cat([one[0] for one in drawn])
+        target_SM = torch.cat([one[1] for one in drawn])
+        if config.smoothing:
+            target_SM = resampled(target_SM, source_S, strength_X, config.smoothing, generator)
+        loss = sampled_softmax(everyone_XD, source_S, target_SM, candidates.draw(generator))
     if anchor is not None and len(anchor.rows):
         loss = loss + anchor.weight * distillation(z_TD[anchor.rows], anchor.vectors)
     return loss

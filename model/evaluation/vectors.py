@@ -35,7 +35,7 @@ with warnings.catch_warnings():
 
 Float32s = npt.NDArray[np.float32]
 
-NEIGHBOURS = 32  # a title's co-plays that LightGCN smooths over: a catalogue's hits have thousands
+NEIGHBOURS = 16  # co-plays of a title that LightGCN smooths over: as many as ours looks at
 NEGATIVES = 512
 
 
@@ -93,7 +93,7 @@ class LightGCNOnly:
     """See above.
 
     Args:
-        steps: of the training at the cut; a tenth of them follow in each window.
+        steps: of the training at the cut; a twentieth of them follow in each window.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class LightGCNOnly:
 
     def update(self, world: World) -> None:
         before = self._vectors_ND
-        self._train(world, max(self._steps // 10, 1))
+        self._train(world, max(self._steps // 20, 1))
         self.drift = drift(self._vectors_ND, before).mean_cosine
 
     def scorer(self, world: World) -> Scorer:

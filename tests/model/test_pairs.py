@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.pairs import Pairs, inclusion
+from model.pairs import Pairs, inclusion, resampled, smoothed
 from model.positives import Positives
 from partition.hasp import whole_graph
 
@@ -102,3 +102,29 @@ def test_shares_are_what_was_counted(make_graph):
     share = pairs.shares(torch.tensor([1, 0]), 4)
 
     torch.testing.assert_close(share, torch.tensor([[1.0, 0, 0, 0], [0, 0.8, 0.2, 0]]))
+
+
+def test_a_title_little_played_learns_mostly_what_all_play():
+    strength = torch.log1p(torch.tensor([10.0, 90.0, 60.0, 30.0]))
+    share = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    source = torch.tensor([0, 1])
+
+    got = smoothed(share.clone(), source, strength, 10.0)
+
+    known = torch.tensor([[0.5], [0.9]])  # w / (w + 10)
+    played = torch.tensor([[0.0, 0.5, 1 / 3, 1 / 6], [0.1, 0.0, 0.6, 0.3]])
+    torch.testing.assert_close(got, known * share + (1 - known) * played)
+
+
+def test_drawn_targets_are_smoothed_as_the_counted_ones_are():
+    strength = torch.log1p(torch.tensor([10.0, 90.0, 60.0, 30.0]))
+    share = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    source = torch.tensor([0, 1])
+    target = torch.tensor([[2], [0]]).expand(2, 40_000)
+
+    drawn = resampled(target, source, strength, 10.0, torch.Generator().manual_seed(0))
+
+    # A draw of the source itself is left out, which the counted form shares out evenly.
+    found = torch.stack([torch.bincount(row, minlength=4) for row in drawn]) / 40_000
+    torch.testing.assert_close(found, smoothed(share, source, strength, 10.0), atol=0.05, rtol=0)
+    assert float(found[0, 0]) == float(found[1, 1]) == 0
