@@ -2,8 +2,12 @@
 
 A *round* takes each trainer once through its parts; a trainer with fewer parts than another idles
 at the end of the round, so that every part counts alike. N trainers so make the same number of
-passes in a N-th of the steps. In a step a trainer's titles stand against all other parts' too, as
-these were a few rounds ago (`Outside`).
+passes in a N-th of the steps.
+
+A part's titles must stand against those of other parts too, or scores across parts mean nothing.
+Where external titles came along, these do, and with a gradient. Else vectors of all other titles
+do, as they were a few rounds ago (`Outside`), which is the worse way: they are held to be constant,
+but move with the weights that are trained against them.
 
 A trainer's title table holds the titles of its parts only, at home or external, in the order of
 their dense ids. Rows of external ones are not trained: they come from where they are at home, with
@@ -160,7 +164,9 @@ def train_parts(
 
 def _backward(model: SemanticGNN, part: Part, config: PretrainConfig, progress: Progress) -> float:
     """Gradients of one part's loss; returns the loss."""
-    outside = None if progress.last is None else progress.last.others(part.dense)
+    outside = None
+    if progress.last is not None and not bool(part.external.any()):
+        outside = progress.last.others(part.dense)
     loss = training_loss(
         model,
         part.batch,

@@ -20,15 +20,16 @@ import torch
 from model import part_training
 from model.batch import GraphBatch
 from model.crew import Crew
+from model.kg import train_kg
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN, dense_names
 from model.settings import ModelConfig, PretrainConfig
 from model.trainers import Task, train_apart
-from model.transe import train_transe, triples
+from model.transe import triples
 from partition.external import NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
-from partition.mincut import cut
+from partition.mincut import Partition, cut
 from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
@@ -60,6 +61,7 @@ def pretrain(
     trainers: int = 1,
     work: Path | None = None,
     sampler: NodeSampler | None = None,
+    partition: Partition | None = None,
 ) -> Pretrained:
     """Train a model on `graph`.
 
@@ -70,6 +72,7 @@ def pretrain(
         trainers: processes of step 2; each has parts of its own. One is this process.
         work: folder that several trainers work in; a training that was cut short there goes on.
         sampler: titles of other parts that come along with a part.
+        partition: `config.parts` parts that were cut already.
 
     Raises:
         ValueError: the positives name a title that the graph does not have; several trainers have
@@ -86,13 +89,14 @@ def pretrain(
     with lock or nullcontext():
         known = triples(graph)
         whole = whole_graph(graph, max_coplay=model.max_coplay)
-        kept, parts = _parts(graph, model, config, seed, whole, sampler)
+        kept, parts = _parts(graph, model, config, seed, whole, sampler, partition)
         names = (
             dense_names(graph, "title"),
             dense_names(graph, "concept"),
             [relation.name for relation in graph.relations],
         )
-    transe = train_transe(
+    transe = train_kg(
+        config.kg,
         known,
         dim=model.dim,
         steps=config.transe_steps,
@@ -101,7 +105,7 @@ def pretrain(
         margin=config.margin,
         seed=seed,
         progress=progress,
-    )
+    ).vectors
     transe_seconds = time.perf_counter() - start
 
     with torch.random.fork_rng(devices=[]):
@@ -167,11 +171,12 @@ def _parts(
     seed: int,
     whole: HaspSubgraph,
     sampler: NodeSampler | None,
+    partition: Partition | None,
 ) -> tuple[float, list[HaspSubgraph]]:
     """The share of co-play weight that the cut keeps, and the parts' subgraphs."""
     if config.parts == 1:
         return 1.0, [whole]
-    partition = cut(graph, config.parts, seed=seed, cutter=config.cutter)
+    partition = partition or cut(graph, config.parts, seed=seed, cutter=config.cutter)
     return partition.kept_weight, [
         hasp_subgraph(
             graph, partition, part, max_coplay=model.max_coplay, sampler=sampler, seed=seed

@@ -3,7 +3,8 @@
 A part loses the co-plays that the cut crosses. Some of the titles at their other ends can come
 along as *external* ones: they give messages, and are predicted from the part's titles, but their
 own rows are trained where they are at home. A sampler is any callable of the shape of
-`NodeSampler`; two stand ready.
+`NodeSampler`; three stand ready. Evenly drawn ones are worth most to training: they stand for all
+other parts in the softmax.
 
 Source: Z. Huang et al., "Synergistic Signals: Exploiting Co-Engagement and Semantic Links via Graph
 Neural Networks", WWW 2024: entities too many to duplicate come by "user-defined node sampling";
@@ -35,6 +36,22 @@ class NodeSampler(Protocol):
             seed: of any draws: the same seed on the same graph gives the same titles.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Even:
+    """`n` titles, drawn evenly from all other parts."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"n={self.n}: want >= 0 external titles")
+
+    def __call__(self, graph: DynamicGraph, inside: Bools, *, seed: int) -> Int32s:
+        live = vertices(graph, "title").live_ids()
+        others = live[~inside[live]]
+        return np.random.default_rng(seed).permutation(others)[: self.n].astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partition.external import PerRelation, WeightedTopN, externals
+from partition.external import Even, PerRelation, WeightedTopN, externals
 from partition.hasp import hasp_subgraph, whole_graph
 from partition.mincut import cut
 from tests.partition.test_hasp import TITLES, concept_pairs, coplay_edges, named_edges
@@ -17,6 +17,7 @@ def inside(graph, titles):
 
 samplers = st.one_of(
     st.integers(0, 6).map(WeightedTopN),
+    st.integers(0, 6).map(Even),
     st.dictionaries(st.sampled_from(["coplay", "genre"]), st.integers(0, 4)).map(PerRelation),
 )
 
@@ -108,6 +109,20 @@ def test_a_sampler_of_a_users_own_is_asked_and_held_to_live_titles(make_graph):
         hasp_subgraph(graph, partition, 0, max_coplay=None, sampler=nobody)
 
 
-def test_a_negative_number_of_titles_is_refused():
+def test_an_even_draw_gives_every_title_outside_its_turn(make_graph):
+    graph = make_graph(12, [(0, 1, 9.0)], {})
+    mine = np.arange(4, dtype=np.int32)
+
+    drawn = [externals(graph, Even(2), mine, seed=seed) for seed in range(200)]
+
+    assert {len(one) for one in drawn} == {2}
+    times = np.bincount(np.concatenate(drawn), minlength=12)
+    assert times[:4].sum() == 0
+    assert (times[4:] > 20).all()  # of 50 expected
+    assert len(externals(graph, Even(99), mine, seed=0)) == 8
+
+
+@pytest.mark.parametrize("sampler", [Even, WeightedTopN])
+def test_a_negative_number_of_titles_is_refused(sampler):
     with pytest.raises(ValueError, match="n=-1"):
-        WeightedTopN(-1)
+        sampler(-1)
