@@ -32,6 +32,7 @@ from streams.producer import DeliveryFailed, Producer
 from streams.settings import KafkaSettings
 from streams.state import State
 from streams.topics import BrokerUnreachable
+from streams.traces import Step, Traces
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Intake:
         on_catalog: called after catalog events were folded in.
         newest: the titles that the catalogue has won last, oldest first, as JSON.
         turned_s: when the thread last took a turn, monotonic.
+        traces: told of each batch, where there are any.
         ahead: events by topic whose writer's clock runs ahead of the broker's.
         last_error: what is wrong with the broker now, or None.
     """
@@ -72,6 +74,7 @@ class Intake:
         self.last_error: str | None = None
         self.newest: deque[dict[str, Any]] = deque(maxlen=NEWEST)
         self.turned_s = time.monotonic()
+        self.traces: Traces | None = None
         self._read_up_to_ms: dict[tuple[str, int], int] = {}
         self.ahead: dict[str, int] = {}
         self._warned_s = -WARN_S
@@ -121,7 +124,8 @@ class Intake:
     def take(self, batch: Batch) -> None:
         """Decode and fold in one batch, and set its dead letters aside first."""
         failpoints.reach("ingest.read")
-        start, read_ms = time.perf_counter(), int(time.time() * 1000)
+        start, read_s = time.perf_counter(), time.time()
+        read_ms = int(read_s * 1000)
         if not self.caught_up.is_set():
             failpoints.reach("recovery.replaying")
         kafka, skew_s = self._kafka, self._kafka.max_skew_s
@@ -133,6 +137,7 @@ class Intake:
         pairs = decode_coplays(coplays, max_skew_s=skew_s, now_ms=clock.get(kafka.coplays))
         dead = [*entries.dead, *pairs.dead]
         self._set_aside(dead)
+        decoded_s = time.time()
         with self._state.lock:
             self._state.dirty.read_ms = read_ms
             if entries.entries:
@@ -148,11 +153,15 @@ class Intake:
                 self._state.apply_coplays(pairs.pairs, pairs.append_ms)
             self._see(catalog, coplays, entries, pairs)
             self._state.positions.update(batch.positions)
+        folded_s = time.time()
         failpoints.reach("ingest.folded")
         if entries.entries:
             self.on_catalog()
         self._count(batch.messages, dead)
         self._metrics.batch(time.perf_counter() - start)
+        if self.traces is not None:
+            fold = Step("fold", decoded_s, folded_s)
+            self.traces.batch(len(batch), [Step("decode", read_s, decoded_s), fold])
 
     def lag(self) -> dict[tuple[str, int], int]:
         """Messages not yet read, by (topic, partition)."""

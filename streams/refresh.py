@@ -24,6 +24,7 @@ from streams.dirty import CLEAN, Taken
 from streams.metrics import KINDS, STAGES, Metrics
 from streams.settings import RefreshSettings
 from streams.state import State
+from streams.traces import Step, Traces
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class RefreshLane:
         self._lost, self._checked = False, time.monotonic()
         self.last_error: str | None = None
         self.turned_s = time.monotonic()  # when its thread last took a turn
+        self.traces: Traces | None = None
         self.full_refreshes = 0
 
     def wake(self) -> None:
@@ -178,7 +180,7 @@ class RefreshLane:
         Raises:
             RedisFailed: titles that were not published are as dirty as before.
         """
-        start = time.perf_counter()
+        start, begun_s = time.perf_counter(), time.time()
         state = self._state
         with state.lock:
             self._adopt()
@@ -204,6 +206,10 @@ class RefreshLane:
         finally:
             self._in_flight, self._in_flight_ms = False, CLEAN
         self._observe(taken, embedded_ms)
+        if self.traces is not None and len(taken):
+            embedded_s = embedded_ms / 1000
+            steps = Step("embed", begun_s, embedded_s), Step("publish", embedded_s, time.time())
+            self.traces.refresh(len(taken), steps)
         self._metrics.dirty(len(state.dirty))
         more = self._publish_slice()
         self._sweep()

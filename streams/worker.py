@@ -34,6 +34,7 @@ from streams.refresh import RefreshLane
 from streams.settings import Settings
 from streams.snapshot import Snapshot, load_snapshot, save_snapshot
 from streams.topics import ensure_topics
+from streams.traces import open_traces
 from streams.training import TrainingLane
 from streams.warmup import warm_up
 from streams.wiring import topics_of
@@ -80,11 +81,13 @@ class Worker:
         Raises:
             CheckpointError: there is none.
             RedisFailed, BrokerUnreachable: no answer within the set time; the address is named.
-            OSError: the metrics' port is taken.
+            OSError: the port of page, health and metrics is taken.
+            TracesUnavailable: traces are asked for, and OpenTelemetry is not installed.
         """
         failpoints.arm()
         use_threads(settings.worker.threads)
         metrics, health = Metrics(), Health()
+        traces = open_traces(settings.traces, "upwell-worker", settings.worker.id)
         operate, server, feed = settings.operate, None, None
         if operate.port:  # before all that may take long: it says that we are not ready
             routes = {**health_routes(health), "/metrics": metrics_route(metrics)}
@@ -130,6 +133,7 @@ class Worker:
             refused=settings.checkpoint.folder / "refused",
         )
         intake.on_catalog = refresh.wake
+        intake.traces = refresh.traces = traces
         metrics.checkpoint(0.0, written_s=snapshot.written_s)
         heartbeat = Heartbeat(
             settings,
@@ -192,6 +196,8 @@ class Worker:
             thread.join(DRAIN_S)
         if self._failure is None:  # else the state may hold half a batch
             self._checkpoint()
+        if (traces := self._intake.traces) is not None:
+            traces.close()
         log.info("stopped")
         try:
             end_status(self._redis, self._settings.worker.id)
