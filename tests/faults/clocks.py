@@ -15,8 +15,9 @@ from pathlib import Path
 from serve import vectors
 from serve.connection import call
 from streams.dead_letters import read_dead
-from streams.events import MAX_TIME_MS, CatalogEntry, CoPlay, encode
+from streams.events import CatalogEntry, CoPlay, encode
 from streams.producer import Producer
+from streams.wire import MAX_TIME_MS
 from tests.faults.feed import Progress
 from tests.faults.rig import Fault, Rig, open_rig, wait_until
 

@@ -7,8 +7,6 @@ time must send nothing, and the state must be the fold of the whole log, with wh
 """
 
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from streams.events import CatalogEntry, CoPlay, encode
 from tests.faults.feed import Progress
 from tests.faults.kills import positions_of
 from tests.faults.oracle import Fold, Log, compare, compare_published
-from tests.faults.rig import DIRECTORS, GENRES, ROOT, Fault, Rig, open_rig, title_of, wait_until
+from tests.faults.rig import DIRECTORS, GENRES, Fault, Rig, open_rig, title_of, wait_until
 
 TITLES = 100
 SHARE = 10  # one message in so many is poison
@@ -289,16 +287,6 @@ def _redrive(rig: Rig) -> int:
     """Send again what the new settings mend, by the command that an operator has."""
     kafka, sent = rig.settings.kafka, 0
     for topic, reason in ((kafka.coplays, "after the append"), (kafka.catalog, "is unknown")):
-        config = ["--config", str(rig.folder / "upwell.toml")]
-        command = ["dead-letters", "redrive", topic, "--reason", reason, *config]
-        done = subprocess.run(
-            [sys.executable, "-m", "streams.cli", *command],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-        )
-        if done.returncode:
-            raise Fault(f"redrive failed: {done.stderr}")
-        sent += int(done.stdout.split()[0])
+        told = rig.command("dead-letters", "redrive", topic, "--reason", reason)
+        sent += int(told.split()[0])
     return sent

@@ -249,6 +249,17 @@ class Rig:
         """Start a sessions worker on this rig's settings."""
         return self._start("sessions", {VARIABLE: failpoint, **env})
 
+    def command(self, *arguments: str) -> str:
+        """Run any other `upwell` command on this rig's settings; returns what it printed.
+
+        Raises:
+            Fault: it failed.
+        """
+        process = self._start("command", {}, *arguments)
+        if process.wait():
+            raise Fault(f"upwell {' '.join(arguments)} failed:\n{process.tail()}")
+        return process.log.read_text()
+
     def beat(self) -> dict[str, Any]:
         """The worker's last heartbeat; empty where it has none, or Redis is away."""
         try:
@@ -286,11 +297,11 @@ class Rig:
         """The newest whole checkpoint."""
         return load_snapshot(self.checkpoints, self.settings.graph)
 
-    def _start(self, command: str, env: Mapping[str, str]) -> Process:
+    def _start(self, name: str, env: Mapping[str, str], *command: str) -> Process:
         self.started += 1
-        log = self.folder / f"{command}-{self.started:04d}.log"
-        arguments = [command, "--config", str(self.folder / "upwell.toml")]
-        process = self.zygote.start(arguments, log, env)
+        log = self.folder / f"{name}-{self.started:04d}.log"
+        config = ["--config", str(self.folder / "upwell.toml")]
+        process = self.zygote.start([*(command or (name,)), *config], log, env)
         self.processes = [one for one in self.processes if one.poll() is None] + [process]
         return process
 
