@@ -1,6 +1,7 @@
 """Publishing and reading through a real server, next to what the bare client does in the same run.
 
-    make bench-serve ARGS="--json FILE"
+    make bench-serve ARGS="--json FILE --feast PYTHON"
+    make bench-serve ARGS="--only publish read"
 
 Writes {"figures": {name: value}, "machine": ..., "seed": ...}. A figure with `_vs_` is a ratio to
 the peer: of rates in `publish_vs_hset`, where more is better; else of latencies, where less is.
@@ -22,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gate_cycles import bench_gate
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
@@ -300,20 +300,13 @@ def bench_race(url: str, writes: int, rng: np.random.Generator) -> Figures:
     return {"race_writes": rounds * count, "stale_wins": seen_bad + wrong}
 
 
-def bench_feast(python: str | None, address: str, titles: int, reads: int) -> float | None:
-    """Seconds (p50) of Feast's read of as many titles; None without an environment that has it."""
-    if python is None:
-        return None
-    script = Path(__file__).with_name("feast_reads.py")
-    numbers = [str(number) for number in (titles, DIM, reads, ASKED)]
-    command = [python, str(script), address, *numbers]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-    seconds = json.loads(ran.stdout.splitlines()[-1])
-    return float(np.percentile(seconds[reads // 10 :], 50))
+def bench_feast(
+    python: str | None, url: str, titles: int, reads: int, rng: np.random.Generator
+) -> Figures:
+    """Our read with nothing else going on, and Feast's of as many titles, in milliseconds (p50).
 
-
-def read_alone(url: str, titles: int, reads: int, rng: np.random.Generator) -> float:
-    """Seconds (p50) of our read with nothing else going on, as Feast's is timed."""
+    Feast's are None without an environment that has it.
+    """
     client = connect(url)
     publisher = opened(client, "main")
     matrix = rng.standard_normal((titles, DIM), dtype=np.float32)
@@ -321,10 +314,34 @@ def read_alone(url: str, titles: int, reads: int, rng: np.random.Generator) -> f
     publisher.publish(names, matrix, seq=1, step=1, time_ms=times_of(titles))
     publisher.switch()
     took = timed({"read": EmbeddingReader(client).get_many}, names, reads, rng)
+    alone = float(np.percentile(took["read"], 50))
+    figures: Figures = {"read_alone_p50_ms": round(alone * 1000, 3)}
+    if python is None:
+        client.close()
+        return {**figures, "feast_p50_ms": None, "read_vs_feast": None}
+    client.flushall()
+    script = Path(__file__).with_name("feast_reads.py")
+    numbers = [str(number) for number in (titles, DIM, reads, ASKED)]
+    command = [python, str(script), address_of(client), *numbers]
     client.close()
-    return float(np.percentile(took["read"], 50))
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = json.loads(ran.stdout.splitlines()[-1])
+    feast = float(np.percentile(seconds[reads // 10 :], 50))
+    return {
+        **figures,
+        "feast_p50_ms": round(feast * 1000, 3),
+        "read_vs_feast": round(alone / feast, 3),
+    }
 
 
+def gate(seed: int, cycles: int) -> Figures:
+    # Here, so that the processes of other parts do not load torch.
+    from gate_cycles import bench_gate
+
+    return bench_gate(seed, cycles, Console())
+
+
+PARTS = ("publish", "read", "switches", "race", "feast", "gate")
 LIMITS = {
     "publish_per_s": ">= 100000",
     "publish_vs_hset": ">= 0.6",
@@ -356,30 +373,27 @@ def main() -> None:
     parser.add_argument("--url", help="a server to use, and flush; default: one of our own")
     parser.add_argument("--feast", metavar="PYTHON", help="see feast_reads.py; default: left out")
     parser.add_argument("--quick", action="store_true", help="a hundredth of the work")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     scale = 100 if options.quick else 1
+    titles, reads = max(200, 20_000 // scale), max(20, 1_000 // scale)
 
     with RedisServer() as server:
         url = options.url or server.url
         client = connect(url)
-        client.flushall()
+        parts: dict[str, Callable[[], Figures]] = {
+            "publish": lambda: bench_publish(url, 50_000 // scale, 7, rng),
+            "read": lambda: bench_read(url, titles, 3_000 // scale, rng),
+            "switches": lambda: bench_switches(url, max(3, 100 // scale), 8),
+            "race": lambda: bench_race(url, 1_000_000 // scale, rng),
+            "feast": lambda: bench_feast(options.feast, url, titles, reads, rng),
+            "gate": lambda: gate(options.seed, max(5, 100 // scale)),
+        }
         figures: Figures = {}
-        figures |= bench_publish(url, 50_000 // scale, 7, rng)
-        client.flushall()
-        figures |= bench_read(url, max(200, 20_000 // scale), 3_000 // scale, rng)
-        client.flushall()
-        figures |= bench_switches(url, max(3, 100 // scale), 8)
-        figures |= bench_race(url, 1_000_000 // scale, rng)
-        client.flushall()
-        titles, reads = max(200, 20_000 // scale), max(20, 1_000 // scale)
-        alone = read_alone(url, titles, reads, rng)
-        client.flushall()
-        feast = bench_feast(options.feast, address_of(client), titles, reads)
-        figures["read_alone_p50_ms"] = round(alone * 1000, 3)
-        figures["feast_p50_ms"] = None if feast is None else round(feast * 1000, 3)
-        figures["read_vs_feast"] = None if feast is None else round(alone / feast, 3)
-        figures |= bench_gate(options.seed, max(5, 100 // scale), Console())
+        for name in options.only:
+            client.flushall()
+            figures |= parts[name]()
         about = machine(client)
         client.flushall()
         client.close()

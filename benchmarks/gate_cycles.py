@@ -137,7 +137,7 @@ def spoilt_vectors(
     return vectors_TD
 
 
-def bench_gate(seed: int, cycles: int, console: Console) -> dict[str, float | int | str]:
+def bench_gate(seed: int, cycles: int, console: Console) -> dict[str, float | int | str | None]:
     """Pretrain, run the cycles, spoil some; count what the gate lets pass and what not."""
     rng = np.random.default_rng(seed)
     data, source = data_set(rng, console)
