@@ -1,0 +1,162 @@
+"""What training on parts costs and is worth: for bench_partition.py.
+
+Time and memory are of a trainer process as the product runs it (model/trainers.py): seconds between
+the steps that it tells of, and its peak of resident memory with the interpreter and torch in it. An
+*epoch* takes every title once as a source.
+"""
+
+import json
+import math
+import os
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model import trainers
+from model.batch import GraphBatch
+from model.positives import Positives
+from model.pretrain import pretrain
+from model.quality import bootstrap, ranks, recall_at_k
+from model.semantic_gnn import Names, SemanticGNN
+from model.settings import LossConfig, ModelConfig, PretrainConfig
+from partition.external import NodeSampler
+from partition.hasp import HaspSubgraph, whole_graph
+from partition.mincut import Partition
+from store.graph import DynamicGraph
+
+STEPS = 4  # told of; the first warms up
+SHARE_HELD_BACK = 0.02  # as pretraining holds back
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One trainer process: seconds a step (median) and peak bytes."""
+
+    step_s: float
+    peak: int
+
+
+def positives_of(graph: DynamicGraph) -> Positives:
+    """Every co-play of the graph, once."""
+    heads, tails, weights = graph.edges(0)
+    once = heads < tails
+    return Positives(
+        heads[once], tails[once], weights[once], np.arange(int(once.sum()), dtype=np.int64)
+    )
+
+
+def run_trainer(graph: DynamicGraph, part: HaspSubgraph, positives: Positives, seed: int) -> Run:
+    """Train a few steps on one subgraph, in a process of its own."""
+    model = _model(graph, seed)
+    task = trainers.Task([part], positives, PretrainConfig(steps=STEPS), seed)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        trainers.prepare(model, task, trainers=1, folder=folder)
+        del model, task
+        (process,) = trainers.start(folder, 1)
+        assert process.stdout is not None
+        assert process.stdin is not None
+        with process.stdout as lines:
+            told = [time.perf_counter() for _ in lines]
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        process.stdin.close()
+        assert process.returncode == 0, (folder / "trainer-0" / "said").read_text()
+    return Run(float(np.median(np.diff(told))), usage.ru_maxrss * 1024)
+
+
+def epoch_s(run: Run, titles: int, parts: int) -> float:
+    """Seconds of one epoch over `parts` parts of so many titles each."""
+    return parts * math.ceil(titles / LossConfig().sources) * run.step_s
+
+
+def seconds_of(
+    graph: DynamicGraph,
+    parts: list[HaspSubgraph],
+    positives: Positives,
+    *,
+    count: int,
+    steps: int,
+    seed: int,
+) -> float:
+    """Seconds of the same passes over `parts` by `count` trainers of one thread, once started."""
+    told: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        config = PretrainConfig(steps=steps, parts=len(parts))
+        trainers.train_apart(
+            _model(graph, seed),
+            trainers.Task(parts, positives, config, seed),
+            trainers=count,
+            folder=Path(name) / "work",
+            threads=1,
+            told=lambda step, steps, loss: told.append(time.perf_counter()),
+        )
+    return float((told[-1] - told[0]) / (len(told) - 1) * len(told))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A way to pretrain: None for one part."""
+
+    partition: Partition | None
+    sampler: NodeSampler | None
+
+
+def quality(
+    graph: DynamicGraph, positives: Positives, arms: dict[str, Arm], *, seed: int, steps: int
+) -> dict[str, dict[str, float]]:
+    """Recall@20 of the newest co-plays, held back, for each arm, and its difference to the first.
+
+    Intervals draw whole titles anew: a title asks many of the questions.
+    """
+    config = ModelConfig()
+    rows = min(int(len(positives) * SHARE_HELD_BACK), PretrainConfig().validation_rows)
+    held_back = positives[len(positives) - rows :]
+    found: dict[str, dict[str, float]] = {}
+    first: np.ndarray | None = None
+    whole = whole_graph(graph, max_coplay=config.max_coplay)
+    batch = GraphBatch.of(whole)
+    a, b = whole.local(held_back.a), whole.local(held_back.b)
+    for name, arm in arms.items():
+        count = 1 if arm.partition is None else arm.partition.num_parts
+        start = time.perf_counter()
+        made = pretrain(
+            graph,
+            positives,
+            model=config,
+            config=replace(PretrainConfig(), parts=count, steps=steps),
+            seed=seed,
+            sampler=arm.sampler,
+            partition=arm.partition,
+        )
+        with torch.no_grad():
+            vectors = made.model(batch).numpy()
+        hit = recall_at_k(ranks(vectors, a, b))
+        first = hit if first is None else first
+        mean, difference = bootstrap(hit, a, seed=seed), bootstrap(hit - first, a, seed=seed)
+        found[name] = {
+            "recall20": mean.mean,
+            "low": mean.low,
+            "high": mean.high,
+            "difference": difference.mean,
+            "difference_low": difference.low,
+            "difference_high": difference.high,
+            "seconds": time.perf_counter() - start,
+        }
+    return found
+
+
+def rounded(value: object) -> object:
+    """JSON with four digits behind the point."""
+    return json.loads(json.dumps(value), parse_float=lambda one: round(float(one), 4))
+
+
+def _model(graph: DynamicGraph, seed: int) -> SemanticGNN:
+    names = Names.of(graph)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return SemanticGNN(ModelConfig(), names.title, names.concept, names.relation)
