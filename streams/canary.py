@@ -5,7 +5,7 @@
 It proves from outside that the whole way works, whatever the worker thinks of itself: its metrics
 are what an alert should hang on. One title stands for each canary, with an id that begins with
 `serve.vectors.RESERVED`. It has no concept and nobody plays it, so that it has no edge in the graph
-and no training pair; who offers titles to people leaves it out (serve/similar.py). It is retired
+and no training pair; who offers titles to people leaves it out (serve/local_copy.py). It is retired
 when the canary stops.
 
 Faust brings the timer, the channel and the agent: a heartbeat that takes long delays no other one.

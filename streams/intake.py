@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from serve import vectors
 from streams import failpoints
 from streams.dead_letters import set_aside
 from streams.events import (
@@ -216,9 +217,13 @@ class Intake:
     def _note_new(self, entries: Sequence[CatalogEntry], read_ms: int) -> None:
         catalog = self._state.catalog
         self.newest.extend(
-            {"title": one.title, "name": getattr(one, "name", None), "read_ms": read_ms}
+            {"title": one.title, "name": one.name, "read_ms": read_ms}
             for one in entries
-            if one.title not in catalog and not isinstance(one, Retirement)
+            if not (
+                one.title in catalog
+                or isinstance(one, Retirement)
+                or one.title.startswith(vectors.RESERVED)  # a canary
+            )
         )
 
     def _see(
