@@ -4,8 +4,11 @@ The defaults were tuned on plays before any evaluation cut, and are for no data 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from partition.mincut import Cutter
+
+Kg = Literal["transe", "rotate", "complex", "distmult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class PretrainConfig:
     """Both steps of pretraining.
 
     Attributes:
+        kg: embedding of step 1 (model/kg.py); the settings of step 1 are those of all.
         transe_steps: gradient steps of step 1.
         transe_batch: triples in such a step.
         transe_lr: learning rate of step 1 (Adam).
@@ -93,6 +97,7 @@ class PretrainConfig:
         validate_every: steps between two measurements; 0: only at the end.
     """
 
+    kg: Kg = "transe"
     transe_steps: int = 200
     transe_batch: int = 8192
     transe_lr: float = 0.02

@@ -109,7 +109,7 @@ def train_transe(
     rows = len(known.title)
     losses: list[float] = []
     if rows:
-        corrupt = _Corruption(known)
+        corrupt = Corruption(known)
         adam = torch.optim.Adam(tables, lr=lr)
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.05, total_iters=max(steps, 1))
         for step in range(steps):
@@ -136,7 +136,7 @@ def train_transe(
     )
 
 
-class _Corruption:
+class Corruption:
     """False triples: typed, and filtered against the known ones."""
 
     def __init__(self, known: Triples) -> None:
