@@ -15,6 +15,7 @@ COMMANDS = [
     ["demo"],
     ["data"],
     ["pretrain"],
+    ["evaluate"],
     ["replay"],
     ["bootstrap"],
     ["worker"],
