@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from serve.cache import CachedReader
 from serve.connection import connect
 from serve.publisher import Publisher
 from serve.reader import EmbeddingReader
+from serve.similar import SimilarTitles
 from serve.topology import address_of
 from streams.embedded import RedisServer
 
@@ -185,6 +187,34 @@ def bench_read(url: str, count: int, reads: int, rng: np.random.Generator) -> Fi
     figures["read_p50_vs_bare"] = round(p50["read"] / p50["bare"], 3)
     figures["read_p99_vs_bare"] = round(p99["read"] / p99["bare"], 3)
     return figures
+
+
+def bench_copy(url: str, count: int, rng: np.random.Generator) -> Figures:
+    """A local copy for searches: made from Redis, taken up from a shared file, and searched."""
+    client = connect(url)
+    publisher = opened(client, "main")
+    titles = titles_of(count)
+    matrix = rng.standard_normal((count, DIM), dtype=np.float32)
+    publisher.publish(titles, matrix, seq=1, step=1, time_ms=times_of(count))
+    publisher.switch()
+    took = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("copy_made_s", "copy_shared_s"):
+            copy = SimilarTitles(client, folder=Path(folder))
+            start = time.perf_counter()
+            copy.refresh()
+            took[name] = round(time.perf_counter() - start, 3)
+        searches = np.zeros(100)
+        for turn in range(len(searches)):
+            start = time.perf_counter()
+            copy.near(matrix[turn], 10)
+            searches[turn] = time.perf_counter() - start
+    client.close()
+    return {
+        "copy_titles": count,
+        **took,
+        "search_p50_ms": round(float(np.median(searches)) * 1000, 3),
+    }
 
 
 def watch_switches(url: str, count: int, stop: Event, results: Any) -> None:
@@ -341,7 +371,7 @@ def gate(seed: int, cycles: int) -> Figures:
     return bench_gate(seed, cycles, Console())
 
 
-PARTS = ("publish", "read", "switches", "race", "feast", "gate")
+PARTS = ("publish", "read", "copy", "switches", "race", "feast", "gate")
 LIMITS = {
     "publish_per_s": ">= 100000",
     "publish_vs_hset": ">= 0.6",
@@ -385,6 +415,7 @@ def main() -> None:
         parts: dict[str, Callable[[], Figures]] = {
             "publish": lambda: bench_publish(url, 50_000 // scale, 7, rng),
             "read": lambda: bench_read(url, titles, 3_000 // scale, rng),
+            "copy": lambda: bench_copy(url, 100_000 // scale, rng),
             "switches": lambda: bench_switches(url, max(3, 100 // scale), 8),
             "race": lambda: bench_race(url, 1_000_000 // scale, rng),
             "feast": lambda: bench_feast(options.feast, url, titles, reads, rng),
