@@ -15,7 +15,7 @@ from rich.live import Live
 
 from streams.cli_common import ConfigOption, Failure, JsonOption, client_of, settings_of
 
-PORT = 9465
+PORT = 9466
 WorkerOption = Annotated[
     str | None, typer.Option("--worker", help="its worker.id; none: the first that has a heartbeat")
 ]
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(epilog="Example: `upwell console --port 8080`")(console)
     app.command(epilog="Example: `upwell top --once`")(top)
-    app.command(epilog="Example: `UPWELL_CANARY__PORT=9466 upwell canary`")(canary)
+    app.command(epilog="Example: `UPWELL_CANARY__PORT=9465 upwell canary`")(canary)
 
 
 def console(
