@@ -385,7 +385,7 @@ def main() -> None:
             seed=options.seed,
             pairing=Pairing(),
             folder=folder / "checkpoints",
-            report=lambda *_: None,
+            report=lambda *_, **__: None,
         )
         figures |= stream(prepared, folder, options)
     table = Table("figure", "value", box=None, header_style="bold")
