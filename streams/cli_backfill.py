@@ -112,14 +112,18 @@ def replay(
     start = time.monotonic()
     with progress_bars(Console(stderr=True)) as report:
 
+        def bar(done: int, delivered: int) -> None:
+            unit = "rows" if file.suffix == ".parquet" else "bytes"
+            count = f"{delivered} delivered" if producer else f"{events.good} right"
+            report(step, done, events.file.size, f"{unit}, {count}")
+
         def told(progress: "Progress") -> None:
-            note = f"{progress.delivered} delivered" if producer else f"{events.good} good"
-            report(step, min(events.file.read_so_far, events.file.size - 1), events.file.size, note)
+            bar(min(events.file.read_so_far, events.file.size - 1), progress.delivered)
 
         running = Replay(producer, name, partitions, content=content.value, rate=rate, report=told)
         with _hint(events, running if producer else None):
             running.run(events)
-        report(step, events.file.size, events.file.size)
+        bar(events.file.size, running.progress.delivered)
     _warn(events)
     took_s = max(time.monotonic() - start, 1e-9)
     if dry_run:
