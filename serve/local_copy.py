@@ -199,8 +199,9 @@ class LocalCopy:
         batch = self._reader.get_many(titles)
         prefix = title_prefix(lot.space)
         raws = call_all(self._reader.client, [("HGET", prefix + one, "name") for one in titles])
-        if batch.versions.space != lot.space:
-            return  # switched between the two calls: the next poll says `reset`
+        if batch.versions.space != lot.space:  # switched between the two calls
+            self._go_on_from(self._mapped().mark())  # this lot again, should it be switched back
+            return
         found = batch.found.tolist()
         gone = [title for title, there in zip(titles, found, strict=True) if not there]
         self._free(gone)

@@ -195,6 +195,30 @@ def test_a_failure_in_the_middle_loses_no_update(
     assert list(titles_of(copy)) == ["a", "b"]
 
 
+def test_a_switch_there_and_back_while_updates_are_read_loses_none(
+    redis_client: Redis, tmp_path: Path
+) -> None:
+    publisher = live(redis_client)
+    put(publisher, "a", 1, 1)
+    other = made(redis_client, "other")
+    reader = EmbeddingReader(redis_client)
+    copy = LocalCopy(reader, tmp_path)
+    copy.refresh()
+    put(publisher, "b", 1, 2)
+
+    def elsewhere(titles):
+        other.switch()
+        batch = right(titles)
+        publisher.switch()
+        reader.get_many = right
+        return batch
+
+    reader.get_many, right = elsewhere, reader.get_many
+    copy.refresh()
+
+    assert list(titles_of(copy)) == ["a", "b"]
+
+
 def test_a_damaged_file_is_made_anew(redis_client: Redis, tmp_path: Path) -> None:
     put(live(redis_client), "a", 1, 1)
     (tmp_path / "main.vectors").write_bytes(b"torn")
@@ -272,7 +296,7 @@ def test_processes_that_are_killed_leave_a_copy_that_is_whole(
 
     lasting, doomed = start(), start()
     try:
-        wait_until(lambda: (tmp_path / "main.vectors").exists(), "the file")
+        wait_until(lambda: (tmp_path / "main.vectors").exists(), "the file", within_s=120)
         for kill in range(3):
             for _ in range(40):
                 seq += 1

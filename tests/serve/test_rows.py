@@ -196,7 +196,7 @@ def test_no_reader_sees_half_a_vector_of_another_process(tmp_path: Path) -> None
 
     writer.start()
     try:
-        wait_until(lambda: (rows.versions() != before).any(), "a write")
+        wait_until(lambda: (rows.versions() != before).any(), "a write", within_s=120)
         for turn in range(60):
             scores, places = rows.scores(query)
             found = set(scores[places > 0].tolist())
