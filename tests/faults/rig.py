@@ -39,7 +39,7 @@ from tests.kafka.node import Kafka
 
 ROOT = Path(__file__).resolve().parents[2]
 GENRES, DIRECTORS = 8, 40
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 COMPILE_S = 300.0  # the first start after a change of the kernels
 TAIL = 25
 QUICK = PretrainConfig(transe_steps=20, steps=20)
