@@ -303,24 +303,35 @@ class Forest:
         """What a snapshot keeps: views, which hold until the next change."""
         return {
             "table": self._table.array[: 4 * self._count],
-            "words": self._words.array[: UNIT * int(self._heap[NEXT])],
+            # With what a step may read past the last block: so the array can be used as it is.
+            "words": self._words.array[: UNIT * int(self._heap[NEXT]) + PAD],
             "heap": self._heap[:WIDEST],
             "pools": self._pools,
             "counts": np.array([self._count, len(self)], np.int64),
         }
 
-    def restore(self, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
-        """Take the state of the forest that `arrays` came from; index and capacity are the same."""
+    def restore(self, arrays: dict[str, npt.NDArray[np.generic]], *, keep: bool = False) -> None:
+        """Take the state of the forest that `arrays` came from; index and capacity are the same.
+
+        Args:
+            keep: use the arrays of table and words themselves, until one must grow.
+        """
         count, edges = (int(value) for value in arrays["counts"])
-        self._count = 0
-        self.ensure_vertices(count)
-        self._table.array[: 4 * count] = arrays["table"]
-        limit = int(np.asarray(arrays["heap"])[LIMIT])
-        self._words.grow(UNIT * (limit + 8) + PAD)
-        self._words.array[: len(arrays["words"])] = arrays["words"]
         self._heap[: len(arrays["heap"])] = arrays["heap"]
         self._pools = np.array(arrays["pools"], np.int64)
-        self._point()
+        self._count = 0
+        padded = len(arrays["words"]) >= UNIT * int(self._heap[NEXT]) + PAD
+        if keep and padded and count:
+            self._words = GrowingWords.of(np.asarray(arrays["words"]).view(np.int32))
+            self._table = GrowingWords.of(np.asarray(arrays["table"]).view(np.int32))
+            self._heap[LIMIT] = self._heap[NEXT]
+            self._count = count
+            self._point()
+        else:
+            self._words.grow(UNIT * (int(self._heap[LIMIT]) + 8) + PAD)
+            self._words.array[: len(arrays["words"])] = arrays["words"]
+            self.ensure_vertices(count)
+            self._table.array[: 4 * count] = arrays["table"]
         self._handle[updates.EDGES] = edges
 
     def _lookup(self, vertices: Ints, numbers: Ints) -> Floats:

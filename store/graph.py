@@ -263,16 +263,30 @@ class DynamicGraph(GraphReader):
 
     def save(self, folder: Path) -> None:
         """Write the graph to a folder, which is made; see store/snapshot.py."""
-        snapshot.save(self, folder)
+        snapshot.take(self, copy=False).save(folder)
+
+    def image(self) -> snapshot.Image:
+        """A copy of the graph as it is, whose `save(folder)` needs no lock, nor this graph.
+
+        Raises:
+            MemoryError: there is no room for it.
+        """
+        return snapshot.take(self, copy=True)
 
     @classmethod
-    def load(cls, folder: Path, *, threads: int = 1) -> "DynamicGraph":
+    def load(cls, folder: Path, *, threads: int = 1, mapped: bool = False) -> "DynamicGraph":
         """The graph that `save` wrote: it answers and draws alike.
+
+        Args:
+            folder: of `save`.
+            threads: as of the class.
+            mapped: leave edges on disk until they are used, and their checksums unread. Changes are
+                kept in memory; the files must stay where they are.
 
         Raises:
             ValueError: a file is missing, of another version, or not what was written.
         """
-        return snapshot.load(cls, folder, threads=threads)
+        return snapshot.load(cls, folder, threads=threads, mapped=mapped)
 
     def _apply(
         self, number: int, heads: Ints, tails: Ints, amounts: Floats, ops: "npt.NDArray[np.uint8]"

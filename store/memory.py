@@ -5,11 +5,14 @@ and a page costs nothing before it is touched. So an arena may reserve what a ba
 """
 
 import mmap
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Words = npt.NDArray[np.int32]
+
+T = TypeVar("T", bound=np.generic)
 
 _HUGE = 32 << 20  # bytes from which huge pages are asked for: they spare misses in the page table
 
@@ -23,10 +26,18 @@ class GrowingWords:
     """
 
     array: Words
+    _map: mmap.mmap | None
 
     def __init__(self, count: int) -> None:
         self._map = _mapping(4 * count)
         self.array = np.frombuffer(self._map, np.int32)
+
+    @classmethod
+    def of(cls, array: Words) -> "GrowingWords":
+        """An array as it is; it is copied when it grows."""
+        made = cls.__new__(cls)
+        made._map, made.array = None, array
+        return made
 
     def grow(self, count: int) -> None:
         """Have at least `count` words.
@@ -37,20 +48,34 @@ class GrowingWords:
         have = len(self.array)
         if count <= have:
             return
-        del self.array
-        try:
-            self._map.resize(4 * count)
-        except (BufferError, OSError, SystemError, ValueError):
-            # Somebody holds the array, or the system cannot move a mapping.
-            old = np.frombuffer(self._map, np.int32)
-            self.array = old
-            bigger = _mapping(4 * count)
-            new = np.frombuffer(bigger, np.int32)
-            new[:have] = old
-            self._map, self.array = bigger, new
-        else:
-            self.array = np.frombuffer(self._map, np.int32)
-            _advise(self._map, 4 * count)
+        if self._map is not None:
+            del self.array
+            try:
+                self._map.resize(4 * count)
+            except (BufferError, OSError, SystemError, ValueError):
+                # Somebody holds the array, or the system cannot move a mapping: copy it.
+                self.array = np.frombuffer(self._map, np.int32)
+            else:
+                self.array = np.frombuffer(self._map, np.int32)
+                _advise(self._map, 4 * count)
+                return
+        bigger = _mapping(4 * count)
+        new = np.frombuffer(bigger, np.int32)
+        new[:have] = self.array
+        self._map, self.array = bigger, new
+
+
+def copied(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """A copy; of a large array in huge pages, which takes a fraction of the time.
+
+    Raises:
+        MemoryError: there is no room for it.
+    """
+    if array.nbytes < _HUGE:
+        return array.copy()
+    made = np.frombuffer(_mapping(array.nbytes), array.dtype, array.size).reshape(array.shape)
+    np.copyto(made, array)
+    return made
 
 
 def _mapping(size: int) -> mmap.mmap:

@@ -4,45 +4,69 @@
     ids.<type>.<array>.npy, features.<type>.npy
     <relation>.<direction>.<array>.npy
 
-Arrays are written as they are in memory, so a load gives the same trees, and the same draws.
+Arrays are written as they are in memory, so a load gives the same trees, and the same draws; and so
+they can be used from where they lie on disk (`mapped`). Who writes to the graph need not wait for
+the disk: `take` copies it, and the copy is saved beside the changes that follow.
 """
 
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from store.features import Features
+from store.memory import copied
 
 if TYPE_CHECKING:
     from store.graph import DynamicGraph
 
 VERSION = 1
+LARGE = ("table", "words")
 _CHUNK = 1 << 22  # bytes
 _ID_ARRAYS = ("hashes", "offsets", "lengths", "free", "blob", "state")
 
 G = TypeVar("G", bound="DynamicGraph")
 
 
-def save(graph: "DynamicGraph", folder: Path) -> None:
-    """Write a graph to `folder`, which is made; files of an older one are written over."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files: dict[str, dict[str, int]] = {}
-    for vertex_type, table in graph.ids.items():
-        for name, array in table.arrays().items():
-            place = f"ids.{list(graph.ids).index(vertex_type)}.{name}.npy"
-            files[place] = _write(folder / place, array)
+@dataclass(frozen=True, slots=True)
+class Image:
+    """All that a graph is at one moment, ready to be written.
+
+    Attributes:
+        head: what graph.json says, but for the files.
+        arrays: by file name.
+    """
+
+    head: dict[str, Any]
+    arrays: dict[str, npt.NDArray[np.generic]]
+
+    def save(self, folder: Path) -> None:
+        """Write it to `folder`, which is made; files of an older one are written over."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {name: _write(folder / name, array) for name, array in self.arrays.items()}
+        (folder / "graph.json").write_text(json.dumps({**self.head, "files": files}, indent=1))
+
+
+def take(graph: "DynamicGraph", *, copy: bool) -> Image:
+    """The graph as it is; without `copy` it holds until the next change only.
+
+    Raises:
+        MemoryError: there is no room for a copy.
+    """
+    arrays: dict[str, npt.NDArray[np.generic]] = {}
+    for number, table in enumerate(graph.ids.values()):
+        arrays |= {f"ids.{number}.{name}.npy": array for name, array in table.arrays().items()}
     for key, forest in graph.forests().items():
-        for name, array in forest.arrays().items():
-            place = f"{key}.{name}.npy"
-            files[place] = _write(folder / place, array)
+        arrays |= {f"{key}.{name}.npy": array for name, array in forest.arrays().items()}
     for vertex_type, features in graph.features.items():
-        place = f"features.{list(graph.ids).index(vertex_type)}.npy"
-        files[place] = _write(folder / place, features.values)
+        arrays[f"features.{list(graph.ids).index(vertex_type)}.npy"] = features.values
+    if copy:
+        arrays = {name: copied(array) for name, array in arrays.items()}
     clock = graph.clock
     head = {
         "version": VERSION,
@@ -56,13 +80,16 @@ def save(graph: "DynamicGraph", folder: Path) -> None:
             {"name": one.name, "head": one.head, "tail": one.tail, "symmetric": one.symmetric}
             for one in graph.relations
         ],
-        "files": files,
     }
-    (folder / "graph.json").write_text(json.dumps(head, indent=1))
+    return Image(head, arrays)
 
 
-def load(kind: "type[G]", folder: Path, *, threads: int = 1) -> G:
-    """Read what `save` wrote.
+def load(kind: "type[G]", folder: Path, *, threads: int = 1, mapped: bool = False) -> G:
+    """Read what `Image.save` wrote.
+
+    Args:
+        mapped: leave edges on disk until they are used, and their checksums unread. What changes is
+            kept in memory; the files stay as they are, and must stay there.
 
     Raises:
         ValueError: a file is missing, of another version, or not what was written.
@@ -96,9 +123,11 @@ def load(kind: "type[G]", folder: Path, *, threads: int = 1) -> G:
             graph.features[vertex_type] = Features()
             graph.features[vertex_type].values = np.array(_read(folder, place, head["files"]))
     for key, forest in graph.forests().items():
-        forest.restore(
-            {name: _read(folder, f"{key}.{name}.npy", head["files"]) for name in forest.arrays()}
-        )
+        arrays = {
+            name: _read(folder, f"{key}.{name}.npy", head["files"], mapped and name in LARGE)
+            for name in forest.arrays()
+        }
+        forest.restore(arrays, keep=mapped)
     return graph
 
 
@@ -117,13 +146,19 @@ def _write(path: Path, array: npt.NDArray[np.generic]) -> dict[str, int]:
     return {"crc32": checksum, "bytes": size}
 
 
-def _read(folder: Path, name: str, files: dict[str, dict[str, int]]) -> npt.NDArray[np.generic]:
+def _read(
+    folder: Path, name: str, files: dict[str, dict[str, int]], mapped: bool = False
+) -> npt.NDArray[np.generic]:
+    mapped = mapped and bool(files.get(name, {}).get("bytes"))
+    mode: Literal["c"] | None = "c" if mapped else None  # what is written stays in this process
     try:
-        array: npt.NDArray[np.generic] = np.load(folder / name, allow_pickle=False)
+        array: npt.NDArray[np.generic] = np.load(folder / name, mode, allow_pickle=False)
         want = files[name]
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{folder / name} cannot be read: {error}") from error
-    data = array.ravel().view(np.uint8).data
-    if len(data) != want["bytes"] or zlib.crc32(data) != want["crc32"]:
+    same = array.nbytes == want["bytes"]
+    if same and not mapped:
+        same = zlib.crc32(array.ravel().view(np.uint8).data) == want["crc32"]
+    if not same:
         raise ValueError(f"{folder / name} is not what was written: take another snapshot")
     return array

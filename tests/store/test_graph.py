@@ -244,3 +244,59 @@ def test_a_change_finds_vertices_that_were_named_or_loaded_since(
 
     assert loaded.weight(0, ids(0, 1), np.concatenate([many[-1:], more])).tolist() == [2, 3]
     assert graph.weight(0, ids(0), many[-1:]).tolist() == [2]
+
+
+@pytest.mark.parametrize("index", ["sums16", "fstable", "cstable"])
+def test_a_mapped_graph_answers_and_changes_and_leaves_its_files(
+    index: str, tmp_path: Path
+) -> None:
+    graph, _ = changed_alike(None, index)
+    graph.save(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    everyone = np.arange(40, dtype=np.int32)
+
+    mapped = DynamicGraph.load(tmp_path, mapped=True)
+
+    for number in (0, 1):
+        for ours, theirs in zip(graph.edges(number), mapped.edges(number), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(
+            graph.sample(number, everyone, 7, seed=3), mapped.sample(number, everyone, 7, seed=3)
+        )
+    rng = np.random.default_rng(1)
+    some = [rng.integers(0, 40, 500), rng.integers(0, 40, 500), rng.random(500)]
+    for one in (graph, mapped):
+        one.change(0, 1, 2, 5.0, Op.SET, 0)
+        one.apply(batch(1, *some))
+        one.retire("title", everyone[:3])
+    for ours, theirs in zip(graph.edges(1), mapped.edges(1), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert files == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_mapped_graph_without_edges_is_a_graph(tmp_path: Path) -> None:
+    DynamicGraph([COPLAY]).save(tmp_path)
+
+    loaded = DynamicGraph.load(tmp_path, mapped=True)
+
+    loaded.ids["title"].intern(["a", "b"])
+    loaded.apply(batch(0, [0], [1], [1]))
+    assert loaded.num_edges(0) == 2
+
+
+def test_an_image_stays_as_it_was_while_the_graph_changes(
+    graph: DynamicGraph, tmp_path: Path
+) -> None:
+    graph.set_features("title", ids(1), np.ones((1, 3)))
+    before = [column.tolist() for column in graph.edges(0)]
+
+    image = graph.image()
+    graph.apply(batch(0, [0, 1, 3], [3, 1, 3], [7, 8, 9], [Op.SET, Op.DELETE, Op.ADD]))
+    graph.set_features("title", ids(1), np.zeros((1, 3)))
+    graph.retire("title", ids(2))
+    image.save(tmp_path)
+
+    loaded = DynamicGraph.load(tmp_path)
+    assert [column.tolist() for column in loaded.edges(0)] == before
+    assert loaded.get_features("title", ids(1)).tolist() == [[1, 1, 1]]
+    assert loaded.ids["title"].names(ids(2)) == ["c"]
