@@ -24,7 +24,17 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import inlined, step
-from store.lanes import LANES, find16, floats_room, longs_room, pick16, prefetch, scan16, wide
+from store.lanes import (
+    LANES,
+    find16,
+    floats_room,
+    longs_room,
+    onwards,
+    pick16,
+    prefetch,
+    scan16,
+    wide,
+)
 from store.leaf import id_at
 from store.random_bits import lower, number, onward, row_key, upper
 from store.sums16 import pick
@@ -35,6 +45,8 @@ WIDTH = 32  # draws taken together
 BITS, BLOCK, META, BASE, GROUP = 0, 1, 2, 3, 4
 FIELDS = 5
 STATE = FIELDS * WIDTH
+FEW = 4  # groups of a leaf that are scanned before they are drawn from
+SCANS = LANES * FEW
 
 
 @inlined
@@ -57,6 +69,37 @@ def small_row(
     for j in range(k):
         lane = wide(find16(scanned, upper(number(key, skip + j)) * mass))
         out[to + j] = id_at(words, ids, narrow, base, lane) if lane >= 0 else -1
+
+
+@step
+def few_groups(
+    words: Words,
+    where: int,
+    meta: int,
+    base: int,
+    key: int,
+    skip: int,
+    k: int,
+    out: Words,
+    to: int,
+) -> None:
+    """Draw from one leaf of up to 64 edges, from most groups more than once: scan each first."""
+    capacity, count, narrow = wide(CAPACITIES[size_of(meta)]), count_of(meta), narrow_of(meta)
+    groups = (count + 15) >> 4
+    scanned, scans, masses = floats_room(LANES), floats_room(SCANS), floats_room(FEW)
+    mass = scan16(words, where + capacity, groups, scanned)
+    ids = where + span(SUMS, capacity)
+    for group in range(groups):
+        here = onwards(scans, LANES * group)
+        masses[group] = scan16(words, where + 16 * group, min(16, count - 16 * group), here)
+    for j in range(k):
+        bits = number(key, skip + j)
+        group = wide(find16(scanned, upper(bits) * mass))
+        lane = wide(-1)
+        if group >= 0:
+            lane = wide(find16(onwards(scans, LANES * group), lower(bits) * masses[group]))
+        slot = 16 * group + lane
+        out[to + j] = id_at(words, ids, narrow, base, slot) if lane >= 0 else -1
 
 
 @inlined
@@ -195,6 +238,11 @@ def draw_volleys(
             capacity = wide(CAPACITIES[size_of(meta)])
             prefetch(words, where)
             prefetch(words, where + capacity)  # its sums, or, in a small leaf, its ids
+            if 16 < capacity <= 16 * FEW:  # few_groups reads all of it
+                for line in range(16, capacity, 16):
+                    prefetch(words, where + line)
+                for line in range(16, 16 + (capacity >> narrow_of(meta)), 16):
+                    prefetch(words, where + capacity + line)
         record = RECORD * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
         base = wide(table[record + 2])
@@ -209,6 +257,8 @@ def draw_volleys(
                     out[to + j] = -1
             elif level_of(meta) == 0 and capacity <= 16:
                 small_row(words, where, meta, base, key, skip, some, out, to, scanned)
+            elif level_of(meta) == 0 and capacity <= 16 * FEW and capacity <= 8 * some:
+                few_groups(words, where, meta, base, key, skip, some, out, to)
             elif level_of(meta) == 0 and capacity <= 256:
                 leaf_row(words, where, meta, base, key, skip, some, out, to, scanned, state)
             else:
