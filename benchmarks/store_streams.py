@@ -18,7 +18,8 @@ from store.forest import Forest
 def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Dense sources and targets in order of time, shape (E,), int32."""
     with gzip.open(path, "rt") as file:
-        rows = np.loadtxt(file, np.int64, comments="#", ndmin=2)
+        lines = (line for line in file if line[:1].isdigit())  # not a comment, nor a header
+        rows = np.loadtxt(lines, np.int64, ndmin=2)
     if rows.shape[1] > 2:
         rows = rows[np.argsort(rows[:, 2], kind="stable")]
     _, dense = np.unique(rows[:, :2], return_inverse=True)
