@@ -298,7 +298,7 @@ def test_processes_that_are_killed_leave_a_copy_that_is_whole(
     try:
         wait_until(lambda: (tmp_path / "main.vectors").exists(), "the file", within_s=120)
         for kill in range(3):
-            for _ in range(40):
+            for _ in range(20):
                 seq += 1
                 want |= publish_turned(publisher, seq, rng)
             os.kill(doomed.pid, signal.SIGKILL)
