@@ -8,6 +8,7 @@ A map holds at most `MAP_TITLES` titles, drawn by chance from a larger catalogue
 numbers from 0 to `SCALE`.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,11 +26,14 @@ from streams.intake import NEWEST
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+log = logging.getLogger(__name__)
+
 LOOK_S: Final = 0.25  # between two looks at the updates
 NEIGHBOURS: Final = 5
 MAP_TITLES: Final = 2500
 SCALE: Final = 1000
 ROUNDS: Final = 150  # of the drawing: enough for groups to part
+_AGAIN_S: Final = 5.0  # after a failure that was not foreseen
 _RIM: Final = 0.03  # of the picture is left free
 
 
@@ -47,7 +51,7 @@ class TitleWatch:
         self._seen: dict[str, dict[str, Any]] = {}  # title -> what is known of its coming in
         self._told: list[dict[str, Any]] = []
         self._map: TitleMap | None = None
-        self._drawn_of = 0
+        self._drawn_of: tuple[int, frozenset[str]] = 0, frozenset()
         self.trouble: str | None = None
 
     def look(self, newest: Sequence[Mapping[str, Any]]) -> None:
@@ -70,9 +74,9 @@ class TitleWatch:
             self._seen.setdefault(one["title"], dict(one))
         for title in new:
             self._seen.setdefault(title, {"title": title, "read_ms": now_ms})["visible_ms"] = now_ms
-        for title in list(self._seen)[:-NEWEST]:
-            del self._seen[title]
-        if changed or not self._told:
+        in_order = sorted(self._seen.items(), key=lambda one: one[1]["read_ms"])
+        self._seen = dict(in_order[-NEWEST:])
+        if changed or self._drawn_of[1] != frozenset(self._seen):
             self._tell_titles(self._copy)
             self._draw(self._copy, new)
 
@@ -97,16 +101,17 @@ class TitleWatch:
             self._tell("titles", told)
 
     def _draw(self, copy: TitleCopy, new: Sequence[str]) -> None:
-        if self._map is not None and not new and self._drawn_of == len(copy):
+        now = len(copy), frozenset(self._seen)
+        if self._map is not None and not new and self._drawn_of == now:
             return
-        self._drawn_of = len(copy)
+        self._drawn_of = now
         titles, names, unit = copy.rows()
         if not titles:
             return
         if self._map is None or not self._map.covers(titles):
             self._map = TitleMap(titles, names, unit, self._seen)
-        elif not self._map.add(new, titles, names, unit):
-            return
+        else:
+            self._map.add(new, titles, names, unit)
         self._tell("map", self._map.told(self._seen))
 
 
@@ -135,8 +140,10 @@ class TitleMap:
         self._places = self._fit(places)
 
     def covers(self, titles: Sequence[str]) -> bool:
-        """Whether most of our titles are still there: else it is another space."""
+        """Whether most of our titles are still there, and few came since: else it is drawn anew."""
         there = set(titles)
+        if len(self._titles) > 2 * MAP_TITLES:
+            return False
         return sum(title in there for title in self._titles) * 2 > len(self._titles)
 
     def add(
@@ -209,5 +216,10 @@ class Watcher:
                 if not self._lookers:
                     self._thread = None
                     return
-            watch.look(self.newest)
+            try:
+                watch.look(self.newest)
+            except Exception:  # the page goes on without titles, and tries anew
+                log.exception("titles cannot be shown")
+                watch = self._make()
+                time.sleep(_AGAIN_S)
             time.sleep(LOOK_S)

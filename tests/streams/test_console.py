@@ -16,10 +16,13 @@ import pytest
 from pydantic import SecretStr
 
 from serve.publisher import Publisher
+from serve.reader import EmbeddingReader
 from serve.status import write_status
 from streams.console.app import Console
+from streams.console.copy import TitleCopy
 from streams.console.feed import Feed, point
-from streams.console.titles import MAP_TITLES, SCALE, TitleMap
+from streams.console.titles import MAP_TITLES, SCALE, TitleMap, TitleWatch
+from streams.intake import NEWEST
 from streams.settings import RedisSettings, Settings
 
 TITLES = 120
@@ -391,3 +394,33 @@ def test_the_pages_own_files_ask_no_other_host(console):
             text = found.read().decode()
         assert "http://" not in text.replace("http://www.w3.org/", "")
         assert "https://" not in text
+
+
+def test_titles_are_told_newest_first_whoever_saw_them_first(redis_client, publisher):
+    told = {}
+    watch = TitleWatch(lambda: TitleCopy(EmbeddingReader(redis_client)), told.__setitem__)
+    newest = [{"title": f"m{n}", "name": None, "read_ms": 1000 + n} for n in range(NEWEST)]
+
+    watch.look(newest)
+    first = [one["title"] for one in told["titles"]]
+    publish(publisher, ["late"], ["Late"], 30)
+    watch.look(newest)
+    watch.look(newest)
+
+    assert first == [f"m{n}" for n in reversed(range(NEWEST))]
+    assert [one["title"] for one in told["titles"]] == ["late", *first[:-1]]
+    assert {told["map"]["names"][at] for at in told["map"]["new"]} == {
+        "Late",
+        *(f"Film {n}" for n in range(1, NEWEST)),
+    }
+    assert len(told["titles"][0]["near"]) == 5
+
+
+def test_the_titles_wait_for_redis_and_for_a_space(redis_client):
+    told = {}
+    watch = TitleWatch(lambda: TitleCopy(EmbeddingReader(redis_client)), told.__setitem__)
+
+    watch.look([])
+
+    assert told == {}
+    assert "no embedding space is live" in watch.trouble
