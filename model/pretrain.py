@@ -27,12 +27,13 @@ from model.semantic_gnn import SemanticGNN, dense_names
 from model.settings import ModelConfig, PretrainConfig
 from model.trainers import Task, train_apart
 from model.transe import triples
-from partition.external import NodeSampler
+from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import Partition, cut
 from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
+EXTERNAL = 2048  # titles of other parts in a part's subgraph, where nobody says otherwise
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -71,7 +72,8 @@ def pretrain(
         lock: held while the graph is read.
         trainers: processes of step 2; each has parts of its own. One is this process.
         work: folder that several trainers work in; a training that was cut short there goes on.
-        sampler: titles of other parts that come along with a part.
+        sampler: titles of other parts that come along with a part; None: half as many as the part
+            has, at most `EXTERNAL`, drawn evenly.
         partition: `config.parts` parts that were cut already.
 
     Raises:
@@ -177,6 +179,8 @@ def _parts(
     if config.parts == 1:
         return 1.0, [whole]
     partition = partition or cut(graph, config.parts, seed=seed, cutter=config.cutter)
+    if sampler is None:
+        sampler = Even(min(len(whole.titles) // (2 * config.parts), EXTERNAL))
     return partition.kept_weight, [
         hasp_subgraph(
             graph, partition, part, max_coplay=model.max_coplay, sampler=sampler, seed=seed
