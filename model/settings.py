@@ -69,8 +69,8 @@ class LossConfig:
     targets: int = 16
     uniform_candidates: int = 2048
     popular_candidates: int = 2048
-    hide_title: float = 0.15
-    drop_edges: float = 0.1
+    hide_title: float = 0.3
+    drop_edges: float = 0.3
     smoothing: float = 0.0
 
 
@@ -88,8 +88,7 @@ class PretrainConfig:
         lr: peak learning rate of step 2 (AdamW, one cycle).
         id_lr: that of the titles' id embeddings over `lr`: a row has its own few gradients only.
         weight_decay: of step 2.
-        parts: HASP parts; a step sees one. More than fit in memory needs cost quality: titles of
-            two parts never stand against each other.
+        parts: HASP parts; a step sees one, with some titles of the others.
         cutter: what cuts them: `metis`, `kaminpar`, or `auto`.
         validation: share of the newest positives held back to measure on, at most
             `validation_rows` of them.
@@ -142,7 +141,7 @@ class MicroConfig:
 
     steps: int = 20
     lr: float = 1e-3
-    id_lr: float = 1.0
+    id_lr: float = 10.0
     weight_decay: float = 1e-3
     clip: float = 1.0
     replay: float = 0.5

@@ -22,7 +22,7 @@ from model.evaluation.arms import dot_scorer
 from model.evaluation.queries import Scorer
 from model.evaluation.world import World
 from model.inference import Embedder
-from model.micro_trainer import PASSED, MicroTrainer
+from model.micro_trainer import MicroTrainer
 from model.pretrain import Progress, pretrain
 from model.semantic_gnn import SemanticGNN
 from model.settings import MicroConfig, ModelConfig, PretrainConfig
@@ -73,13 +73,15 @@ class Vectors:
     """What the arms here share: published vectors by dense id, and their drift.
 
     Attributes:
-        drift: mean cosine to the vectors before the last `publish`.
+        drift: mean cosine to the vectors before the last `publish`; where there is training, these
+            were made from the same graph by the weights before, so it is of the weights alone.
+        drift_window: mean cosine to the vectors of the window before, by graph and weights.
         published: shape (N, D), zeros where a title has none.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.drift = math.nan
+        self.drift = self.drift_window = math.nan
         self.published: Float32s = np.zeros((0, recipe.model.dim), np.float32)
 
     def publish(self, vectors: Float32s) -> None:
@@ -106,7 +108,7 @@ class Frozen(Vectors):
         self.embed(self.recipe.at_cut(world), world)
 
     def update(self, world: World) -> None:
-        self.drift = 1.0
+        self.drift = self.drift_window = 1.0
 
 
 class FrozenFreshGraph(Vectors):
@@ -118,6 +120,7 @@ class FrozenFreshGraph(Vectors):
 
     def update(self, world: World) -> None:
         self.embed(self.model, world)
+        self.drift_window = self.drift
 
 
 class Incremental(Vectors):
@@ -139,16 +142,17 @@ class Incremental(Vectors):
     def update(self, world: World) -> None:
         fresh = world.positives[self.seen :]
         self.seen += len(fresh)
-        if not len(fresh):
-            self.embed(self.model, world)
-            return
-        report = self.trainer.cycle(self.model, world.graph, world.lock, fresh, self.published)
-        self.verdicts.append(report.verdict)
-        if report.verdict == PASSED and report.model is not None and report.embedder is not None:
-            self.model = report.model
-            self.publish(report.embedder.published.numpy())
-        else:
-            self.embed(self.model, world)
+        before = self.published
+        # As the worker's refresh lane would have: training is held to vectors of today's graph.
+        self.embed(self.model, world)
+        if len(fresh):
+            report = self.trainer.cycle(self.model, world.graph, world.lock, fresh, self.published)
+            self.verdicts.append(report.verdict)
+            self.drift = 1.0
+            if report.model is not None and report.embedder is not None:
+                self.model = report.model
+                self.publish(report.embedder.published.numpy())
+        self.drift_window = drift(self.published, before).mean_cosine
 
 
 class Retrain(Vectors):
@@ -172,12 +176,14 @@ class Retrain(Vectors):
     def update(self, world: World) -> None:
         self.trained = self.windows > 0 and self.windows % self.every == 0
         self.windows += 1
+        before = self.published
+        self.embed(self.model, world)
         if not self.trained:
-            self.embed(self.model, world)
-            self.drift = math.nan
+            self.drift_window, self.drift = self.drift, math.nan
             return
         model = self.recipe.train(world)
         embedder = Embedder(model)
         embedder.full(world.graph)
         self.model = align(model, procrustes(embedder.published.numpy(), self.published)).eval()
         self.embed(self.model, world)
+        self.drift_window = drift(self.published, before).mean_cosine

@@ -104,6 +104,7 @@ class _Track:
     start_seconds: float = 0.0
     seconds: list[float] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
+    drift_window: list[float] = field(default_factory=list)
     answers: list[Answers] = field(default_factory=list)
 
 
@@ -218,6 +219,7 @@ def _follow(
                 track.arm.update(track.world)
             track.seconds.append(track.meter.seconds)
             track.drift.append(track.arm.drift)
+            track.drift_window.append(getattr(track.arm, "drift_window", track.arm.drift))
             scorer = track.arm.scorer(track.world)
             track.answers.append(answer(asked[-1], scorer, world.known_T, world.plays_T))
         for one in worlds:
@@ -296,6 +298,7 @@ def _costs(some: list[_Track]) -> dict[str, Any]:
     return {
         "drift_cosine": mean(drifts),
         "drift_cosine_least": min(finite, default=None),
+        "drift_cosine_window": mean([one for track in some for one in track.drift_window[1:]]),
         "seconds_per_window": mean(seconds),
         "seconds_at_cut": mean([one.start_seconds for one in some]),
         "peak_mb": max(one.meter.peak_mb for one in some),
