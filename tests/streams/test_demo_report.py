@@ -124,3 +124,13 @@ def test_the_nearest_titles_come_with_what_they_share():
     assert (second.name, second.shared) == ("d", {})
     assert [near.name for near in nearest(0, rows, known, list("abcde"), concepts)] == list("bdc")
     assert nearest(4, rows, known, list("abcde"), concepts) == []
+
+
+def test_the_workers_histogram_stands_beside_what_the_reader_saw():
+    reader = Progress(by_title_s={"catalog": {"mean": 0.2, "count": 4}})
+    told = build_report(result(reader=reader, histogram={"catalog": {"mean": 0.21, "count": 4}}))[
+        "histogram_s"
+    ]
+
+    assert told["catalog"] == {"worker": 0.21, "reader": 0.2, "ratio": 1.05}
+    assert told["coplay"] == {"worker": None, "reader": None, "ratio": None}
