@@ -1,9 +1,10 @@
 """How many parts, so that training on one fits a trainer's memory.
 
-The bytes of a subgraph are counted as so many a title, a node and an edge (`Cost`); the defaults
-are for SemanticGNN at width 64 with two layers, all that a step holds included, and were fitted to
-the measured peak (benchmarks/README.md, "Partition"). The first number of parts is taken whose
-largest subgraph fits after the cut, as it is: hubs and concepts do not divide.
+The bytes of a subgraph are counted as so many a title, a node and an edge (`Cost`), an estimate. The
+defaults are for a process that trains SemanticGNN at width 64 with two layers, torch included, and
+were fitted to the measured peaks of generated graphs; `benchmarks/bench_partition.py` shows both.
+The first number of parts is taken whose largest subgraph fits after the cut, as it is: hubs and
+concepts do not divide.
 """
 
 from dataclasses import dataclass
@@ -20,16 +21,15 @@ class Cost:
     """Bytes that training on a subgraph takes.
 
     Attributes:
-        fixed: whatever the size: weights of the layers, and what a step's sample holds.
-        title: a title, beyond what it costs as a node: its id embedding with gradient and moments,
-            and its column in the softmax.
+        fixed: whatever the size: the interpreter with torch, and what a step's sample holds.
+        title: a title, beyond what it costs as a node: its id embedding with gradient and moments.
         node: states, and what the way back needs of them.
         edge: its numbers both ways round, and its logits and attention in each layer.
     """
 
-    fixed: int = 64 * 2**20
-    title: int = 18_000
-    node: int = 9_000
+    fixed: int = 780 * 2**20
+    title: int = 2_500
+    node: int = 7_000
     edge: int = 300
 
     def of(self, titles: int, concepts: int, edges: int) -> int:

@@ -32,7 +32,7 @@ def upwell(root, monkeypatch):
 def test_each_number_of_parts_is_cut_and_told_beside_random_parts(upwell, tmp_path):
     page = tmp_path / "report.html"
 
-    result = upwell("--parts", "4,2", "--json", "--report", str(page), "--budget", "500")
+    result = upwell("--parts", "4,2", "--json", "--report", str(page), "--budget", "2000")
 
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
