@@ -3,7 +3,7 @@
 Sizes are millions of edges; the workload is that of bench_store.py at each, 25 edges a vertex.
 Prints a row a size: bytes an edge, nanoseconds a change (batches of 100 k) and a draw (1-hop, 10 a
 seed), in CPU time, and the most memory the run held. `--json FILE` writes the rows, `--plot FILE`
-draws them. 100 M edges take some minutes and 10 GiB, most of both to make the workload.
+draws them. 100 M edges take more than 10 GiB, most of it to make the workload.
 """
 
 import argparse
