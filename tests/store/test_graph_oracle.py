@@ -1,6 +1,6 @@
 """Long stories told to the graph and to dictionaries: a hundred thousand changes for each index.
 
-`UPWELL_SOAK_CHANGES=10000000` tells one a hundred times as long.
+`UPWELL_SOAK_CHANGES=10000000` tells one a hundred times as long, in two or three minutes each.
 """
 
 import os
@@ -111,6 +111,7 @@ class Story:
             assert all((title, other) in known for other in row if other >= 0)
 
 
+@pytest.mark.timeout(300 if CHANGES <= 100_000 else 0)
 @pytest.mark.parametrize(
     ("index", "exact"),
     [*((index, False) for index in INDEXES), ("sums16", True)],
