@@ -1,9 +1,9 @@
 """How many parts, so that training on one fits a trainer's memory.
 
-The bytes of a subgraph are counted as so many a title, a node and an edge (`Cost`), an estimate. The
-defaults are for a process that trains SemanticGNN at width 64 with two layers, torch included, and
-were fitted to the measured peaks of generated graphs; `benchmarks/bench_partition.py` shows both.
-The first number of parts is taken whose largest subgraph fits after the cut, as it is: hubs and
+The bytes of a subgraph are estimated as so many a title, a node and an edge (`Cost`). The defaults
+are for a process that trains SemanticGNN at width 64 with two layers, torch included, and were
+fitted to the measured peaks of generated graphs; `benchmarks/bench_partition.py` shows both. The
+first number of parts is taken whose largest subgraph fits after the cut, as it is: hubs and
 concepts do not divide.
 """
 
