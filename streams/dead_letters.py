@@ -26,7 +26,7 @@ import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.events import DeadLetter, Message
-from streams.ingest import from_kafka
+from streams.fetch import from_kafka
 from streams.producer import Producer, TooLarge
 from streams.topics import DEAD, partitions, wait_for_broker
 

@@ -20,7 +20,7 @@ import confluent_kafka
 from confluent_kafka import KafkaError, TopicPartition
 
 from streams.events import Message
-from streams.ingest import from_kafka
+from streams.fetch import from_kafka
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ def read_range(
     bootstrap: str,
     topic: str,
     partition: int,
-    start: int,
-    stop: int,
+    start: int = 0,
+    stop: int = 2**62,
     client: Mapping[str, str] | None = None,
 ) -> list[Message]:
     """The messages of a partition from `start` on, before `stop`; those that still stand.
@@ -112,6 +112,6 @@ def read_range(
                 if message.offset == stop - 1:
                     return found
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{topic}: plays from {start} on were not read in time")
+                raise TimeoutError(f"{topic}: messages from {start} on were not read in time")
     finally:
         consumer.close()

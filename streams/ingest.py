@@ -25,6 +25,7 @@ import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.events import Message
+from streams.fetch import fetch_config
 from streams.topics import BrokerUnreachable, TopicError, partitions, wait_for_broker
 
 log = logging.getLogger(__name__)
@@ -261,29 +262,10 @@ class Ingest:
     def _consumer(
         self, name: str, count: int, positions: Mapping[tuple[str, int], int]
     ) -> confluent_kafka.Consumer:
-        consumer = confluent_kafka.Consumer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "group.id": self._group,
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",  # a lost offset is an error, not a jump
-                "isolation.level": "read_committed",
-                "fetch.wait.max.ms": 20,
-                "fetch.error.backoff.ms": 50,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 1000,
-                "queued.max.messages.kbytes": max(self._queue_bytes // 1024, 1),
-                "fetch.max.bytes": max(min(self._queue_bytes, 50 * 2**20), 2**20),
-                "queued.min.messages": 1_000_000,  # the bytes are the bound
-                "fetch.queue.backoff.ms": 10,  # a full queue would else stop it for a second
-                "fetch.message.max.bytes": max(min(self._queue_bytes, 16 * 2**20), 2**20),
-                "error_cb": self._on_error,
-                "log_level": 0,  # what it would write to stderr, error_cb is told
-                **self._client,
-            }
+        config = fetch_config(
+            self.bootstrap, self._group, self._queue_bytes, self._client, self._on_error
         )
+        consumer = confluent_kafka.Consumer(config)
         assigned = []
         for part in range(count):
             offset = positions.get((name, part), OFFSET_BEGINNING)
@@ -346,7 +328,7 @@ class Ingest:
             if one.error() is not None:
                 self._fail(one)
                 continue
-            # What `from_kafka` does, without its call: this loop is the ingest's hottest one.
+            # As `from_kafka` does, without its call: this loop is the ingest's hottest one.
             kind, stamp = one.timestamp()
             part: Any = one.partition()
             offset: Any = one.offset()
@@ -419,20 +401,4 @@ def _lost(where: str, offset: int, why: str) -> str:
     return (
         f"{where} does not hold offset {offset} ({why}); what lies between is gone. "
         "Start from an empty checkpoint folder, or restore the topic"
-    )
-
-
-def from_kafka(message: confluent_kafka.Message) -> Message:
-    """A message of the client as ours; one without a timestamp is as old as this moment."""
-    kind, timestamp_ms = message.timestamp()
-    if kind == confluent_kafka.TIMESTAMP_NOT_AVAILABLE:
-        timestamp_ms = int(time.time() * 1000)
-    return Message(
-        message.topic(),  # type: ignore[arg-type] # None only where there is an error
-        message.partition(),  # type: ignore[arg-type]
-        message.offset(),  # type: ignore[arg-type]
-        message.key(),
-        message.value(),
-        timestamp_ms,
-        message.headers(),  # type: ignore[arg-type]
     )
