@@ -3,19 +3,19 @@
     plays ─▶ a batch of messages ─▶ streams/coplay.py, by user ─▶ coplays
                     │ unreadable            ▲ │
                     ▼                       │ ▼
-               <plays>.dead           table `recent`: user -> what is remembered, in a changelog
+               <plays>.dead           memory: user -> what is remembered, in a changelog
 
-Faust brings the consumer group, the table and its recovery. What is written goes through one
+Faust brings the consumer group. What is written goes through one
 confluent-kafka producer, a batch at a time and in this order: pairs and dead letters, and their
 delivery; then the changelog, and its delivery; then the batch is acked. So whatever dies when, no
 play is lost. A play is doubled only where a death falls between the first delivery and the second
 (milliseconds); one that is read again later is known by its user's memory.
 
 Three traps of Faust are walked around. `Stream.take` acks a batch even where its body raised: we
-take without acks. A table that is written to from within a batch puts its changelog into the
-partition of the batch's last event: we write the changelog ourselves, into the partition of the
-user's play. Plays may be passed over when partitions move between workers: streams/gaps.py finds
-them, and reads them again.
+take without acks. A table puts its changelog into the partition of the batch's last event, and one
+whose recovery is cut short by another rebalance goes on without what it had read until then: so
+there is none, and memory is written, and read at the first batch of a partition, by ourselves.
+Plays may be passed over when partitions move: streams/gaps.py finds them, and reads them again.
 """
 
 import asyncio
@@ -176,12 +176,27 @@ def create_app(
     plays = app.topic(
         config.plays, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
     )
-    recent = app.Table("recent", partitions=partitions, key_type=bytes, value_type=bytes)
+    memory: dict[bytes, bytes] = {}
+    loaded: set[int] = set()
+    generation = -1
+
+    def recall(parts: set[int]) -> None:
+        """Have all in memory that stands in the changelog for these partitions."""
+        nonlocal generation
+        if app.consumer_generation_id != generation:  # others may have written meanwhile
+            generation = app.consumer_generation_id
+            memory.clear()
+            loaded.clear()
+        changelog = changelog_of(config)
+        for part in parts - loaded:
+            for one in read_range(config.bootstrap, changelog, part, client=config.client):
+                memory[one.key or b""] = one.value or b""
+            loaded.add(part)
 
     @app.agent(plays)
     async def pair(stream: Any) -> None:
         try:
-            await drain(stream, config, producer, recent.data, changelog_of(config), counts)
+            await drain(stream, config, producer, memory, changelog_of(config), counts, recall)
         except Exception as error:  # noqa: BLE001 -- told on, and raised by `serve`
             failed(error)
             await asyncio.Event().wait()  # until the app stops
@@ -190,7 +205,7 @@ def create_app(
 
 
 def changelog_of(config: SessionsConfig) -> str:
-    """The topic that holds the table of recent plays."""
+    """The topic that holds the memory of recent plays."""
     return f"{config.group}-recent-changelog"
 
 
@@ -201,11 +216,13 @@ async def drain(
     memory: Any,
     changelog: str,
     counts: Counts,
+    recall: Callable[[set[int]], None] = lambda _: None,
 ) -> None:
     """Pair the plays of `stream` until it ends; a failure ends it, with no ack.
 
     Args:
         memory: user, as UTF-8 -> `Recent` as JSON; written to once the changelog has it.
+        recall: called before a batch of plays of these partitions is worked on.
     """
 
     def remembered(user: str) -> bytes | None:
@@ -216,6 +233,7 @@ async def drain(
         return read_range(config.bootstrap, config.plays, partition, start, stop, config.client)
 
     def work(messages: list[Message]) -> Outcome:
+        recall({message.partition for message in messages})
         whole, following = with_missing(messages, remembered, read)
         outcome = pair_batch(whole, remembered, config.rule, max_skew_s=config.max_skew_s)
         outcome.recent.update(following)
