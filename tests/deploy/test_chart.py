@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     version = ["--kube-version", kube_schemas.VERSION]
     return subprocess.run(
-        ["helm", *arguments, *version], capture_output=True, text=True, timeout=60
+        ["helm", *arguments, *version], capture_output=True, text=True, timeout=200
     )
 
 
@@ -83,9 +83,9 @@ def test_what_it_renders_is_what_kubernetes_takes(values, tmp_path):
         command += ["-skip", "PodMonitor,PrometheusRule"]
 
     text = rendered(values)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=200)
     broken = text.replace("securityContext:", "securityContexts:", 1)
-    refused = subprocess.run(command, input=broken, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(command, input=broken, capture_output=True, text=True, timeout=200)
 
     assert done.returncode == 0, done.stdout
     assert f"Invalid: 0, Errors: 0, Skipped: {unknown}" in done.stdout

@@ -54,7 +54,7 @@ def test_the_linter_has_nothing_against_the_dockerfile():
     command = ["tally", "lint", "--no-config", "--max-lines", "0", "--fail-level", "warning"]
 
     done = subprocess.run(
-        [*command, FOLDER / "Dockerfile"], capture_output=True, text=True, timeout=60
+        [*command, FOLDER / "Dockerfile"], capture_output=True, text=True, timeout=200
     )
 
     assert done.returncode == 0, done.stdout
