@@ -41,6 +41,8 @@ def main() -> None:
     entries = [entry_of(data, title, time_ms=0) for title in range(len(data.titles))]
     state.apply_catalog(entries, np.zeros(len(entries), np.int64))
     known, held_out = split(triples(state.graph), HELD_OUT, seed=given.seed)
+    if not len(held_out.title):
+        parser.exit(1, "no triple can be held out: want titles and concepts with several each\n")
     config, figures = PretrainConfig(), {}
     for kind in KINDS:
         start = time.perf_counter()
