@@ -141,7 +141,7 @@ class MicroConfig:
 
     steps: int = 20
     lr: float = 1e-3
-    id_lr: float = 10.0
+    id_lr: float = 1.0
     weight_decay: float = 1e-3
     clip: float = 1.0
     replay: float = 0.5
