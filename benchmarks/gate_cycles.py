@@ -191,7 +191,7 @@ def bench_gate(seed: int, cycles: int, console: Console) -> dict[str, float | in
         "good_models_refused": sum(verdict != PASSED for verdict in verdicts),
         "good_lowest_cosine": round(cosine, 3),
         "good_lowest_shape": round(alike, 3),
-        "bad_highest_shape": round(spoilt_alike, 3),
+        "bad_highest_shape": round(float(spoilt_alike), 3),
     }
 
 
