@@ -201,6 +201,13 @@ def _run_in_peace(rig: Rig, log: Log) -> None:
     """A worker that reads to the end, publishes, and is stopped."""
     process = rig.worker()
     rig.wait_live(process)
+    wait_read(rig, log)
+    rig.wait_settled(process, 0)
+    process.stop()
+
+
+def wait_read(rig: Rig, log: Log) -> None:
+    """Wait until a checkpoint holds all that the log does."""
     ends = log.ends()
 
     def through() -> bool:
@@ -208,8 +215,6 @@ def _run_in_peace(rig: Rig, log: Log) -> None:
         return all(at.get(key, 0) >= end for key, end in ends.items())
 
     wait_until(through, "a checkpoint of the whole log")
-    rig.wait_settled(process, 0)
-    process.stop()
 
 
 def positions_of(rig: Rig) -> dict[tuple[str, int], int]:

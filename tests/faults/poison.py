@@ -20,9 +20,9 @@ import numpy as np
 from streams.dead_letters import Dead, read_dead
 from streams.events import CatalogEntry, CoPlay, encode
 from tests.faults.feed import Progress
-from tests.faults.kills import positions_of
+from tests.faults.kills import wait_read
 from tests.faults.oracle import Fold, Log, compare, compare_published
-from tests.faults.rig import DIRECTORS, GENRES, Fault, Rig, open_rig, title_of, wait_until
+from tests.faults.rig import DIRECTORS, GENRES, Fault, Rig, open_rig, title_of
 
 TITLES = 100
 SHARE = 10  # one message in so many is poison
@@ -215,7 +215,7 @@ def run(folder: Path, *, seed: int, messages: int, kafka: bool, progress: Progre
             sender.send(messages - messages // 2)
             progress("poison", 1, 3, f"{sender.sent} sent, {len(sender.poison)} of them poison")
             log.read(sender.sent)
-            _read_to_end(rig, log)
+            wait_read(rig, log)
             second.stop()
             _check_dead(rig, sender, outcome)
             progress("poison", 2, 3, f"{outcome.missed} missed")
@@ -227,7 +227,7 @@ def run(folder: Path, *, seed: int, messages: int, kafka: bool, progress: Progre
                 outcome.wrong.append(f"{again} dead letters were sent again, not {mended}")
             third = rig.worker(**FIX)
             log.read(sender.sent + again)
-            _read_to_end(rig, log)
+            wait_read(rig, log)
             rig.wait_settled(third, 0)
             third.stop()
             fold.poison = set(sender.poison)
@@ -242,16 +242,6 @@ def run(folder: Path, *, seed: int, messages: int, kafka: bool, progress: Progre
         finally:
             log.close()
     return outcome
-
-
-def _read_to_end(rig: Rig, log: Log) -> None:
-    ends = log.ends()
-
-    def through() -> bool:
-        at = positions_of(rig)
-        return all(at.get(key, 0) >= end for key, end in ends.items())
-
-    wait_until(through, "a checkpoint of the whole log")
 
 
 def _check_dead(rig: Rig, sender: _Sender, outcome: Outcome) -> None:
