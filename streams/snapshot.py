@@ -50,10 +50,12 @@ def save_snapshot(root: Path, snapshot: Snapshot, *, keep: int) -> float:
         nonlocal pause_s
         with snapshot.state.lock:
             start = time.perf_counter()
-            meta["state"] = snapshot.state.save(folder)
+            graph = snapshot.state.graph.image()  # a copy in memory: writers need not wait for disk
+            meta["state"] = snapshot.state.save_beside_graph(folder)
             trainer = snapshot.trainer.state().without(snapshot.state.freed_for("trainer"))
             pause_s = time.perf_counter() - start
         failpoints.reach("checkpoint.inside")
+        graph.save(folder / "graph")
         trainer.save(folder / "trainer")
         save_model(folder / "model", snapshot.model, snapshot.card)
 

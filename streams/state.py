@@ -214,6 +214,10 @@ class State:
     def save(self, folder: Path) -> dict[str, object]:
         """Write the arrays under `folder`, and return the rest as JSON for the manifest."""
         self.graph.save(folder / "graph")
+        return self.save_beside_graph(folder)
+
+    def save_beside_graph(self, folder: Path) -> dict[str, object]:
+        """`save` without the graph, for a caller that writes an image of it once nobody waits."""
         self.catalog.save(folder / "catalog")
         self.dirty.save(folder / "dirty.npy")
         return {
