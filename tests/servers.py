@@ -30,10 +30,10 @@ def alive(pid: int) -> bool:
     """Whether a process runs: one that has ended and was not waited for does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):  # it may go between the two
         return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    return state != "Z"
 
 
 @contextmanager
