@@ -266,6 +266,10 @@ class MicroTrainer:
         past = self.reservoir.pairs
         replayed = past[self.rng.integers(len(past), size=min(len(past), 2 * len(train)))]
         seeds = np.unique(np.concatenate([train.a, train.b, replayed.a, replayed.b]))
+        if len(seeds):
+            live = vertices(graph, "title").live_ids()
+            even = self.rng.choice(live, min(self.config.even, len(live)), replace=False)
+            seeds = np.union1d(seeds, even)
         return sample_subgraph(
             graph,
             partition,

@@ -131,6 +131,8 @@ class MicroConfig:
         recut_loss: share of the co-play weight that the parts kept when they were cut, whose loss
             has them cut anew.
         fanout: weighted draws of co-play neighbours a seed, by hop.
+        even: titles drawn evenly into a cycle's subgraph. What nobody plays is in no pair, and
+            would else be moved by whatever a step does to its concepts, with nothing to hold it.
         max_titles: titles in a cycle's subgraph.
         held_back: share of the fresh pairs kept for the gate.
         gate_rows: at most so many of them are scored.
@@ -151,6 +153,7 @@ class MicroConfig:
     cutter: Cutter = "auto"
     recut_loss: float = 0.1
     fanout: tuple[int, ...] = (10,)
+    even: int = 2048
     max_titles: int = 20_000
     held_back: float = 0.15
     gate_rows: int = 2000

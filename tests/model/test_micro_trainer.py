@@ -76,6 +76,34 @@ def test_distillation_holds_the_vectors_near_the_published_ones(scene):
     assert held.drift_cosine > free.drift_cosine
 
 
+def test_titles_that_nobody_plays_are_held_to_their_published_vectors_too(scene, edit, monkeypatch):
+    monkeypatch.setattr("model.gate.MIN_SHAPE", -1.0)
+    graph, _, model, _ = scene
+    quiet = graph.ids["title"].intern([f"quiet{number}" for number in range(10)])
+    edit.concepts(graph, 1, [(int(title), 0) for title in quiet])
+    before = Embedder(model.clone())
+    before.full(graph)
+    published = before.vectors(np.arange(graph.num_nodes("title")))
+    config = replace(CONFIG, steps=20, distillation=50.0)
+
+    drifted, held = (
+        run(
+            MicroTrainer(model.config, replace(config, even=even), seed=0),
+            scene,
+            published=published,
+        ).embedder.vectors(quiet)
+        for even in (0, 100)
+    )
+
+    assert cosine(held, published[quiet]) > cosine(drifted, published[quiet])
+
+
+def cosine(ours, theirs):
+    """Mean over the rows."""
+    lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    return float(((ours * theirs).sum(1) / lengths).mean())
+
+
 def test_a_model_that_drifted_is_refused_and_its_moments_with_it(scene):
     trainer = MicroTrainer(scene[2].config, replace(CONFIG, min_cosine=1.01), seed=0)
 
