@@ -154,7 +154,9 @@ class Ingest:
                 self._take(busy, found, batch)
                 break
         if len(batch):
-            self._down_since, self._reported = None, False
+            # What was fetched before the outage may come after its error, which comes only once.
+            if self._reported:
+                self._down_since, self._reported = None, False
         elif self._down_since is not None and not self._reported:
             self._reported = True
             raise BrokerUnreachable(self.bootstrap, time.monotonic() - self._down_since)
