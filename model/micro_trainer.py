@@ -8,9 +8,11 @@
 
 Replay keeps what is rare of late from being forgotten: the reservoir, a fair sample over all time,
 says which titles of the past come into the subgraph, and the graph, what was played with them; the
-reservoir's own pairs are too few to be learnt from. Distillation keeps the space comparable: a
-consumer may hold vectors of several versions. The optimiser's moments stay warm between cycles, by
-row, and are rolled back with the weights.
+reservoir's own pairs are too few to be learnt from. Where the cut has several parts, a cycle trains
+on one: of the titles drawn evenly, those of other parts come along as external ones, which stand
+against the part's with vectors of now, and whose rows are trained at home. Distillation keeps the
+space comparable: a consumer may hold vectors of several versions. The optimiser's moments stay warm
+between cycles, by row, and are rolled back with the weights.
 
 Sources: the micro-trainer is ours. Replay and distillation as in Y. Xu et al., "GraphSAIL: Graph
 Structure Aware Incremental Learning for Recommender Systems", CIKM 2020.
@@ -139,8 +141,8 @@ class MicroTrainer:
         trainer.generator.set_state(saved.generator)
         trainer.rng.bit_generator.state = saved.rng
         trainer.cycles, trainer.moments = saved.cycles, saved.moments
-        if saved.partition is not None and saved.partition.num_parts == config.parts:
-            trainer.keeper.partition = saved.partition
+        if saved.parts is not None and saved.parts.partition.num_parts == config.parts:
+            trainer.keeper.parts = saved.parts
         return trainer
 
     def remember(self, positives: Positives) -> None:
@@ -194,7 +196,7 @@ class MicroTrainer:
             self.reservoir.seen,
             self.reservoir.rng.bit_generator.state,
             self.moments,
-            self.keeper.partition,
+            self.keeper.parts,
             self.rng.bit_generator.state,
             self.generator.get_state(),
         )
@@ -221,7 +223,9 @@ class MicroTrainer:
         with lock:
             student.bind(graph)
             subgraph = self._sample(graph, partition, train)
-            outside = _outside(graph, subgraph, published)
+            outside = None
+            if not subgraph.external.any():
+                outside = _outside(graph, subgraph, published)
             old_pairs = Pairs.of_graph(graph, subgraph, less=gate)
         clock("sample")
         fresh_pairs = Pairs.inside(subgraph, train)
@@ -266,6 +270,7 @@ class MicroTrainer:
         past = self.reservoir.pairs
         replayed = past[self.rng.integers(len(past), size=min(len(past), 2 * len(train)))]
         seeds = np.unique(np.concatenate([train.a, train.b, replayed.a, replayed.b]))
+        even = NONE
         if len(seeds):
             live = vertices(graph, "title").live_ids()
             even = self.rng.choice(live, min(self.config.even, len(live)), replace=False)
@@ -279,6 +284,7 @@ class MicroTrainer:
             max_titles=self.config.max_titles,
             max_coplay=self.model_config.max_coplay,
             seed=int(self.rng.integers(2**31)),
+            external=even,
         )
 
     def _mix(self, fresh: Pairs, old: Pairs) -> list[tuple[Pairs, int]]:
@@ -303,6 +309,7 @@ class MicroTrainer:
     ) -> tuple[list[float], Moments]:
         config = self.config
         batch = GraphBatch.of(subgraph)
+        elsewhere = batch.titles[torch.from_numpy(subgraph.external)]
         candidates = candidates_for(batch, config.loss, outside)
         anchor = _anchor(subgraph, published, config.distillation)
         named = dict(student.named_parameters())
@@ -335,6 +342,8 @@ class MicroTrainer:
                 )
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
+                if student.title_TD.grad is not None:
+                    student.title_TD.grad[elsewhere] = 0.0
                 torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip)
                 optimizer.step()
                 losses.append(float(loss.detach()))

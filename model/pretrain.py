@@ -23,13 +23,14 @@ from model.crew import Crew
 from model.kg import train_kg
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
-from model.semantic_gnn import SemanticGNN, dense_names
+from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig, PretrainConfig
 from model.trainers import Task, train_apart
 from model.transe import triples
 from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import Partition, cut
+from partition.named import dense_names
 from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 

@@ -32,7 +32,7 @@ from model.batch import GraphBatch
 from model.conv import SemanticConv
 from model.settings import ModelConfig
 from model.sparse import Adjacency, edge_sum
-from partition.neighbourhood import vertices
+from partition.named import dense_names
 from store.graph import DynamicGraph
 
 RELATION_DIM = 32
@@ -242,16 +242,6 @@ class SemanticGNN(nn.Module):
 
     def clone(self) -> "SemanticGNN":
         return copy.deepcopy(self)
-
-
-def dense_names(graph: DynamicGraph, vertex_type: str) -> list[str]:
-    """Name of each dense id, "" where a slot is free."""
-    table = vertices(graph, vertex_type)
-    live = table.live_ids()
-    names = [""] * table.capacity
-    for row, name in zip(live.tolist(), table.names(live), strict=True):
-        names[row] = name
-    return names
 
 
 def take_rows(old: Tensor, rows: Int64s, *, fill: float = 0.0) -> Tensor:

@@ -21,6 +21,7 @@ from model.folder import Files, ModelFolderError, load_tensors, save_tensors
 from model.positives import Positives
 from model.semantic_gnn import Moved, Names, SemanticGNN, take_rows
 from partition.mincut import Partition
+from partition.named import NamedParts
 
 FILES = Files("micro-trainer", "trainer.safetensors", "trainer.json")
 REMEDY = "start with a new one"
@@ -69,7 +70,7 @@ class TrainerState:
         cycles: cycles begun so far.
         pairs, seen, reservoir_rng: of the reservoir.
         moments: of the last cycle that passed.
-        partition: the last cut.
+        parts: of the last cycle; None where there is one only.
         rng: state of numpy's generator.
         generator: state of torch's, uint8.
     """
@@ -79,7 +80,7 @@ class TrainerState:
     seen: int
     reservoir_rng: Mapping[str, Any]
     moments: Moments
-    partition: Partition | None
+    parts: NamedParts | None
     rng: Mapping[str, Any]
     generator: Tensor
 
@@ -92,7 +93,7 @@ class TrainerState:
             self.seen,
             self.reservoir_rng,
             self.moments,
-            self.partition,
+            self.parts,
             self.rng,
             self.generator,
         )
@@ -111,14 +112,16 @@ class TrainerState:
             "names": asdict(self.moments.names),
             "partition": None,
         }
-        if self.partition is not None:
-            tensors["part"] = _tensor(self.partition.part)
+        if self.parts is not None:
+            cut = self.parts.partition
+            tensors["part"] = _tensor(cut.part)
             card["partition"] = {
-                "num_parts": self.partition.num_parts,
-                "kept_weight": self.partition.kept_weight,
-                "balance": self.partition.balance,
-                "seconds": self.partition.seconds,
+                "num_parts": cut.num_parts,
+                "kept_weight": cut.kept_weight,
+                "balance": cut.balance,
+                "seconds": cut.seconds,
             }
+            card["titles"] = self.parts.titles
         save_tensors(folder, tensors, card, FILES)
 
     @classmethod
@@ -135,14 +138,18 @@ class TrainerState:
                 if name.startswith("moments."):
                     _, key, parameter = name.split(".", 2)
                     moments.setdefault(parameter, {})[key] = one
-            cut = card["partition"]
+            parts = None
+            # Without names nobody knows whose parts they are: an older trainer did not write them.
+            if card["partition"] is not None and "titles" in card:
+                cut = Partition(tensors["part"].numpy(), **card["partition"])
+                parts = NamedParts(cut, card["titles"])
             return cls(
                 cycles=int(card["cycles"]),
                 pairs=Positives(*(tensors[f"pairs.{name}"].numpy() for name in COLUMNS)),
                 seen=int(card["seen"]),
                 reservoir_rng=card["reservoir_rng"],
                 moments=Moments(moments, Names(**card["names"])),
-                partition=None if cut is None else Partition(tensors["part"].numpy(), **cut),
+                parts=parts,
                 rng=card["rng"],
                 generator=tensors["generator"],
             )

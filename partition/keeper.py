@@ -3,6 +3,7 @@
 Before a cycle every live title has a part (partition/streaming.py). After it, what the parts keep
 is measured against what they kept when they were cut; where a set share of that is lost, a new cut
 starts in another process, on a copy of the co-plays, and a later cycle's end switches over to it.
+Between two calls titles may come and go: what is kept goes by names (partition/named.py).
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from partition.balance import balance_of
 from partition.mincut import Cutter, Partition, coplay_edges, cut_edges
+from partition.named import NamedParts, dense_names
 from partition.neighbourhood import vertices
 from partition.recut import CutFailed, Recut
 from partition.streaming import follow, kept_share
@@ -34,7 +36,8 @@ class Keeper:
         recut_loss: share of the weight kept at the cut whose loss asks for a new one.
 
     Attributes:
-        partition: the parts in force; replaced, never changed; None before the first `prepare`.
+        parts: those in force; replaced, never changed; None before the first `prepare`, and where
+            there is but one.
         kept: share of the co-play weight inside parts when it was last measured.
         cuts: cuts made so far.
     """
@@ -49,10 +52,11 @@ class Keeper:
     ) -> None:
         self.num_parts, self.cutter, self.threads = num_parts, cutter, threads
         self.recut_loss = recut_loss
-        self.partition: Partition | None = None
+        self.parts: NamedParts | None = None
         self.kept = 1.0
         self.cuts = 0
         self._recut: Recut | None = None
+        self._recut_titles: list[str] = []  # by dense id, as the cut under way has them
 
     def prepare(
         self, graph: DynamicGraph, lock: Lock, touched: npt.NDArray[np.integer], *, seed: int
@@ -68,24 +72,27 @@ class Keeper:
         """
         if self.num_parts == 1:
             with lock:
-                self.partition = _undivided(graph)
-        elif self.partition is None:
+                return _undivided(graph)
+        if self.parts is None:
             with lock:
-                edges = coplay_edges(graph)
+                edges, titles = coplay_edges(graph), dense_names(graph, "title")
             if len(edges.heads) <= 2 * SMALL:
-                self.partition = cut_edges(
+                made = cut_edges(
                     edges, self.num_parts, seed=seed, cutter=self.cutter, threads=self.threads
                 )
             else:
-                self.partition = Recut(
+                made = Recut(
                     edges, self.num_parts, seed=seed, cutter=self.cutter, threads=self.threads
                 ).result()
-            self.kept = self.partition.kept_weight
+            self.parts = NamedParts(made, titles)
+            self.kept = made.kept_weight
             self.cuts += 1
         else:
             with lock:
-                self.partition = follow(graph, self.partition, touched, seed=seed).partition
-        return self.partition
+                known = self.parts.on(graph)
+                followed = follow(graph, known, touched, seed=seed).partition
+                self.parts = NamedParts.of(graph, followed)
+        return self.parts.partition
 
     def settle(self, graph: DynamicGraph, lock: Lock, *, seed: int) -> bool:
         """At a cycle's end: take over a cut that is done, or see whether one is due.
@@ -95,15 +102,16 @@ class Keeper:
         Returns:
             Whether the parts were switched.
         """
-        if self.num_parts == 1 or self.partition is None:
+        if self.num_parts == 1 or self.parts is None:
             return False
         if self._recut is not None:
             return self._recut.done and self._take_over(self._recut)
         with lock:
-            self.kept = kept_share(graph, self.partition.part)
-        if self.kept < self.partition.kept_weight * (1 - self.recut_loss):
+            now = self.parts.on(graph)
+            self.kept = kept_share(graph, now.part)
+        if self.kept < now.kept_weight * (1 - self.recut_loss):
             with lock:
-                edges = coplay_edges(graph)
+                edges, self._recut_titles = coplay_edges(graph), dense_names(graph, "title")
             self._recut = Recut(
                 edges, self.num_parts, seed=seed, cutter=self.cutter, threads=self.threads
             )
@@ -122,7 +130,7 @@ class Keeper:
         except (CutFailed, OSError, ValueError) as error:
             log.warning("no new cut, the old one stays: %s", error)
             return False
-        was, self.partition = self.kept, made
+        was, self.parts = self.kept, NamedParts(made, self._recut_titles)
         self.kept = made.kept_weight
         self.cuts += 1
         log.info("new cut: it keeps %.3f of the co-play weight, the old one %.3f", self.kept, was)

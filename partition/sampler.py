@@ -2,7 +2,8 @@
 
 Seeds are the titles of fresh and replayed co-plays. From them weighted draws go along co-plays, hop
 by hop, and stay in the part; to the titles found come all their concepts. The size is bounded by
-`max_titles`, whatever the size of the graph.
+`max_titles`, whatever the size of the graph. Titles of other parts may come along as external ones
+(partition/external.py).
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def sample_subgraph(
     max_titles: int,
     max_coplay: int | None,
     seed: int,
+    external: Int32s | None = None,
 ) -> HaspSubgraph:
     """Draw the surroundings of `seeds`.
 
@@ -35,6 +37,8 @@ def sample_subgraph(
         max_titles: titles of the sample; seeds go first.
         max_coplay: see `hasp_subgraph`.
         seed: of the draws.
+        external: dense ids of live titles; those that are of another part come along, beyond
+            `max_titles`.
     """
     rng = np.random.default_rng(seed)
     inside = members(graph, partition, part)
@@ -59,7 +63,12 @@ def sample_subgraph(
         if not len(frontier):
             break
     titles = np.flatnonzero(taken).astype(np.int32)
-    return subgraph(graph, titles, concepts_of(graph, titles), max_coplay=max_coplay)
+    others = np.zeros(0, np.int32)
+    if external is not None:
+        others = np.unique(external[~inside[external]]).astype(np.int32)
+        titles = np.union1d(titles, others).astype(np.int32)
+    concepts = concepts_of(graph, titles)
+    return subgraph(graph, titles, concepts, max_coplay=max_coplay, external=others)
 
 
 def members(graph: DynamicGraph, partition: Partition, part: int) -> np.ndarray:

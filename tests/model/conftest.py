@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from model.positives import Positives
-from model.semantic_gnn import SemanticGNN, dense_names
+from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
+from partition.named import dense_names
 from store.edges import EdgeBatch, Op
 from store.graph import DynamicGraph, Relation
 

@@ -146,7 +146,20 @@ def test_with_two_parts_titles_of_the_other_stand_against_it(scene):
     report = run(trainer, scene)
 
     assert report.verdict == "passed"
-    assert report.titles == 10
+    assert report.titles == 20
+    part = trainer.keeper.parts.partition.part[:20]
+    moved = (report.model.title_TD != scene[2].title_TD).any(1).numpy()
+    np.testing.assert_array_equal(moved, part == 1)  # rows are trained at home
+
+
+def test_with_two_parts_nothing_is_held_against_vectors_that_are_published(scene):
+    config = replace(CONFIG, parts=2, distillation=0.0)
+    losses = []
+    for times in (1.0, 5.0):
+        trainer = MicroTrainer(scene[2].config, config, seed=0)
+        losses.append(run(trainer, scene, published=scene[3] * times).loss)
+
+    assert losses[0] == losses[1]
 
 
 def test_titles_may_come_and_go_between_cycles(scene, edit):
@@ -199,7 +212,8 @@ def cycles(trainer, scene, model, count):
     return reports
 
 
-def test_a_trainer_that_was_loaded_goes_on_as_the_one_that_was_saved(scene, tmp_path):
+def test_a_trainer_that_was_loaded_goes_on_as_the_one_that_was_saved(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.gate.MIN_SHAPE", -1.0)
     config = replace(CONFIG, reservoir=150, parts=2)
     trainer = MicroTrainer(scene[2].config, config, seed=3)
     model = cycles(trainer, scene, scene[2], 2)[-1].model
@@ -230,6 +244,52 @@ def test_moments_follow_their_titles_when_the_loaded_graph_numbers_them_anew(
     straight = again.moments.for_model(model)["title_TD"]["exp_avg"]
     assert straight.any()
     assert torch.equal(again.moments.for_model(other)["title_TD"]["exp_avg"], straight.flip(0))
+
+
+def test_parts_follow_their_titles_when_the_loaded_graph_numbers_them_anew(
+    scene, make_graph, make_model, edit, tmp_path
+):
+    _, positives, model, _ = scene
+    config = replace(CONFIG, parts=2, even=0)
+    trainer = MicroTrainer(model.config, config, seed=0)
+    run(trainer, scene)
+    trainer.save(tmp_path)
+    # The same titles, every second one first: ids of both parts are mixed.
+    order = np.argsort(np.arange(20) % 2, kind="stable")
+    place = np.argsort(order)
+    other = make_graph(0, [], {"genre": []})
+    other.ids["title"].intern([f"m{title}" for title in order])
+    edit.put(
+        other,
+        0,
+        [
+            (int(place[a]), int(place[b]), 1.0)
+            for a, b in zip(positives.a, positives.b, strict=True)
+        ],
+    )
+    edit.concepts(other, 1, [(int(place[title]), title // 10) for title in range(20)])
+
+    again = MicroTrainer.load(tmp_path, model.config, config, seed=0)
+    first = trainer.keeper.parts.partition.part
+    moved = again.keeper.prepare(other, threading.Lock(), np.zeros(0, np.int32), seed=0).part
+
+    np.testing.assert_array_equal(moved, first[order])
+    assert again.keeper.cuts == 0
+
+
+def test_a_cut_that_was_saved_without_names_is_made_anew(scene, tmp_path):
+    config = replace(CONFIG, parts=2)
+    trainer = MicroTrainer(scene[2].config, config, seed=0)
+    run(trainer, scene)
+    trainer.save(tmp_path)
+    card = json.loads((tmp_path / FILES.card).read_text())
+    del card["titles"]
+    (tmp_path / FILES.card).write_text(json.dumps(card))
+
+    again = MicroTrainer.load(tmp_path, scene[2].config, config, seed=0)
+
+    assert again.keeper.parts is None
+    assert run(again, scene).verdict == "passed"
 
 
 def test_moments_of_a_model_of_another_shape_are_left_out(scene, make_model):

@@ -72,7 +72,7 @@ def test_a_cut_that_failed_leaves_the_parts_in_force_and_is_asked_for_again(grap
 
     assert not keeper.settle(graph, threading.Lock(), seed=0)
 
-    assert keeper.partition is first
+    assert keeper.parts.partition is first
     monkeypatch.undo()
     keeper.settle(graph, threading.Lock(), seed=0)
     keeper._recut.result()
@@ -90,3 +90,20 @@ def test_closing_ends_a_cut_that_is_under_way(graph):
 
     assert recut.done
     keeper.close()  # once more does no harm
+
+
+def test_parts_go_by_names_when_a_dense_id_is_given_out_again(graph):
+    keeper = Keeper(2)
+    part = keeper.prepare(graph, threading.Lock(), NOBODY, seed=0).part.copy()
+    first = int(np.flatnonzero(part == part[0])[0])
+    graph.retire("title", np.array([first], np.int32))
+    again = int(graph.ids["title"].intern(["new"])[0])
+    friends = np.flatnonzero(part != part[first])[:5]
+    put(graph, [(again, int(one), 9.0) for one in friends])
+
+    now = keeper.prepare(graph, threading.Lock(), NOBODY, seed=0).part
+
+    assert again == first  # the slot of the one that went
+    assert now[again] == part[friends[0]]
+    others = np.arange(80) != first
+    assert (now[others] == part[others]).mean() > 0.9

@@ -70,3 +70,24 @@ def test_a_sample_is_bounded_and_the_same_for_one_seed(make_graph):
 
     assert len(first.titles) == 4
     np.testing.assert_array_equal(first.titles, again.titles)
+
+
+def test_titles_of_other_parts_come_along_beyond_the_bound(make_graph):
+    graph = make_graph(10, CHAIN, GENRES)
+    partition = cut(graph, 2, seed=0)
+    mine, others = partition.titles(0), partition.titles(1)
+
+    sample = sample_subgraph(
+        graph,
+        partition,
+        0,
+        mine,
+        fanout=(),
+        max_titles=5,
+        max_coplay=None,
+        seed=0,
+        external=np.concatenate([mine[:2], others[:3]]),
+    )
+
+    np.testing.assert_array_equal(sample.own, mine)
+    np.testing.assert_array_equal(sample.titles[sample.external], others[:3])
