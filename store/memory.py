@@ -15,6 +15,7 @@ Words = npt.NDArray[np.int32]
 T = TypeVar("T", bound=np.generic)
 
 _HUGE = 32 << 20  # bytes from which huge pages are asked for: they spare misses in the page table
+_PAGE = 2 << 20  # a mapping of a whole number of them is put, and moved, to where they stay whole
 
 
 class GrowingWords:
@@ -51,13 +52,13 @@ class GrowingWords:
         if self._map is not None:
             del self.array
             try:
-                self._map.resize(4 * count)
+                self._map.resize(_rounded(4 * count))
             except (BufferError, OSError, SystemError, ValueError):
                 # Somebody holds the array, or the system cannot move a mapping: copy it.
                 self.array = np.frombuffer(self._map, np.int32)
             else:
                 self.array = np.frombuffer(self._map, np.int32)
-                _advise(self._map, 4 * count)
+                _advise(self._map)
                 return
         bigger = _mapping(4 * count)
         new = np.frombuffer(bigger, np.int32)
@@ -78,15 +79,20 @@ def copied(array: npt.NDArray[T]) -> npt.NDArray[T]:
     return made
 
 
+def _rounded(size: int) -> int:
+    return size if size < _HUGE else -(-size // _PAGE) * _PAGE
+
+
 def _mapping(size: int) -> mmap.mmap:
+    size = _rounded(size)
     try:
         made = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:
         raise MemoryError(f"no room for {size} bytes: {error}") from error
-    _advise(made, size)
+    _advise(made)
     return made
 
 
-def _advise(mapped: mmap.mmap, size: int) -> None:
-    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+def _advise(mapped: mmap.mmap) -> None:
+    if len(mapped) >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
         mapped.madvise(mmap.MADV_HUGEPAGE)
