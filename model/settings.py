@@ -89,7 +89,7 @@ class PretrainConfig:
         id_lr: that of the titles' id embeddings over `lr`: a row has its own few gradients only.
         weight_decay: of step 2.
         parts: HASP parts; a step sees one, with some titles of the others.
-        cutter: what cuts them: `metis`, `kaminpar`, or `auto`.
+        cutter: what cuts them: `metis`, `kaminpar`, `auto`, or `random` to see what a cut is worth.
         validation: share of the newest positives held back to measure on, at most
             `validation_rows` of them.
         validation_rows: see above.

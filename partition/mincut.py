@@ -30,7 +30,7 @@ from store.graph import DynamicGraph
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
-Cutter = Literal["auto", "metis", "kaminpar"]
+Cutter = Literal["auto", "metis", "kaminpar", "random"]
 
 MAX_WEIGHT = 10_000  # an edge's weight as a cutter sees it is 1..MAX_WEIGHT
 AUTO_EDGES = 4_000_000  # co-plays, each counted once; from here on "auto" is KaMinPar
@@ -123,7 +123,8 @@ def cut_edges(
     Args:
         num_parts: >= 1. Where there are fewer titles, some parts are empty.
         seed: of the deal, and of the cutter.
-        cutter: "auto" is METIS up to `AUTO_EDGES` co-plays, then KaMinPar.
+        cutter: "auto" is METIS up to `AUTO_EDGES` co-plays, then KaMinPar; "random" is
+            `random_parts`, to see what a cut is worth.
         threads: of KaMinPar; with more than one a cut cannot be repeated.
 
     Raises:
@@ -131,8 +132,10 @@ def cut_edges(
     """
     if num_parts < 1:
         raise ValueError(f"num_parts={num_parts}: want >= 1")
-    if cutter not in ("auto", "metis", "kaminpar"):
-        raise ValueError(f"cutter={cutter!r}: want 'auto', 'metis' or 'kaminpar'")
+    if cutter not in ("auto", "metis", "kaminpar", "random"):
+        raise ValueError(f"cutter={cutter!r}: want 'auto', 'metis', 'kaminpar' or 'random'")
+    if cutter == "random":
+        return random_parts(edges, num_parts, seed=seed)
     if cutter == "auto":
         cutter = "metis" if len(edges.heads) <= 2 * AUTO_EDGES else "kaminpar"
     start = time.perf_counter()

@@ -51,6 +51,10 @@ def evaluate(
     ablations: Annotated[
         bool, typer.Option(help="the incremental arm also without one part each")
     ] = False,
+    parts: Annotated[
+        str | None,
+        typer.Option(help="models trained on so many parts too, of a cut and random ones, as 4,8"),
+    ] = None,
     quick: Annotated[bool, typer.Option(help="small models and few questions: a trial")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -76,6 +80,7 @@ def evaluate(
         questions=questions,
         retrain_every=retrain_every,
         ablations=ablations,
+        parts=_parts(parts),
     )
     if quick:
         small = PretrainConfig(transe_steps=40, steps=40, loss=LossConfig(sources=256))
@@ -112,6 +117,9 @@ def evaluate(
     if figures["ablations"]:
         console.print("\nThe incremental arm without one thing:")
         console.print(table(figures["ablations"]))
+    if figures["parts"]:
+        console.print("\nfrozen_fresh_graph, trained on parts of a cut and on random ones:")
+        console.print(table(figures["parts"]))
 
 
 def stream_of(data: "Dataset", pairing: "Pairing") -> "Stream":
@@ -202,6 +210,16 @@ def _seeds(text: str) -> list[int]:
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**31:
         raise typer.BadParameter(f"--seeds {text}: want whole numbers from 0, with commas between")
     return list(dict.fromkeys(seeds))
+
+
+def _parts(text: str | None) -> list[int]:
+    try:
+        counts = [int(one) for one in text.split(",")] if text else []
+    except ValueError:
+        counts = [0]
+    if any(not 2 <= one <= 1024 for one in counts):
+        raise typer.BadParameter(f"--parts {text}: want numbers from 2 to 1024, as 4,8")
+    return sorted(set(counts))
 
 
 def _check_place(file: Path | None) -> None:

@@ -42,6 +42,7 @@ ABLATIONS = (
     "no_concepts",
 )
 FROM_CUT = ("no_replay", "no_distillation")
+WHOLE = "frozen_fresh_graph"  # what models trained on parts are held against
 AGAINST = (
     ("incremental", "frozen"),
     ("incremental", "frozen_fresh_graph"),
@@ -65,6 +66,8 @@ class Options:
         questions: at most so many a window, drawn evenly; all of those for strict-cold titles.
         retrain_every: windows between two full retrainings.
         ablations: whether the incremental arm is also run without one part each.
+        parts: numbers of HASP parts; with each, `frozen_fresh_graph` is also run with a model that
+            was trained on parts of a cut, and on as many random ones.
     """
 
     arms: Sequence[str] = ARMS
@@ -73,6 +76,7 @@ class Options:
     questions: int = 4000
     retrain_every: int = 4
     ablations: bool = False
+    parts: Sequence[int] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     micro: MicroConfig = field(default_factory=MicroConfig)
@@ -88,6 +92,11 @@ class Options:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
         if self.ablations and "incremental" not in self.arms:
             raise ValueError("ablations are of the arm 'incremental': add it to the arms")
+        if self.parts and (WHOLE not in self.arms or min(self.parts) < 2):
+            raise ValueError(
+                f"parts {list(self.parts)}: want 2 or more each, and the arm {WHOLE!r}, to which "
+                "they are compared"
+            )
         if not self.seeds:
             raise ValueError("no seed: want at least one")
 
@@ -142,6 +151,13 @@ def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]
         for name in ABLATIONS
         if name in found and whole is not None
     }
+    parts: dict[str, Any] = {}
+    for count in options.parts:
+        cut, dealt = of_parts(count)
+        for name in (cut, dealt):
+            to_whole = differences(worth[name], worth[WHOLE], all_asked)
+            parts[name] = {**found[name], "parts": count, "difference": to_whole}
+        parts[cut]["against_random"] = differences(worth[cut], worth[dealt], all_asked)
     return {
         "protocol": {
             "plays": len(stream),
@@ -167,6 +183,7 @@ def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]
             if ours in worth and theirs in worth
         },
         "ablations": ablations,
+        "parts": parts,
         "seconds": time.perf_counter() - began,
     }
 
@@ -247,7 +264,19 @@ def _tracks(options: Options, prior: float, worlds: list[World], report: Report)
             _Track(name, seed, Incremental(without(name, recipes[seed])), world)
             for seed in options.seeds
         ]
+    for count in options.parts:
+        for name, cutter in zip(of_parts(count), (options.pretrain.cutter, "random"), strict=True):
+            config = replace(options.pretrain, parts=count, cutter=cutter)
+            tracks += [
+                _Track(name, seed, FrozenFreshGraph(replace(recipe, pretrain=config)), worlds[0])
+                for seed, recipe in recipes.items()
+            ]
     return tracks
+
+
+def of_parts(count: int) -> tuple[str, str]:
+    """Names of the models that were trained on so many parts: of a cut, and random ones."""
+    return f"hasp_{count}", f"random_{count}"
 
 
 def without(ablation: str, whole: Recipe) -> Recipe:

@@ -222,6 +222,32 @@ def test_a_wrong_arm_is_named():
         Options(arms=("cocounts",))
 
 
+def test_models_of_parts_are_held_against_the_whole_graphs_and_each_other():
+    options = replace(SMALL, arms=("frozen_fresh_graph",), parts=(2, 3), seeds=(0, 1))
+
+    found = evaluate(make_stream(), options, quiet)
+
+    assert list(found["parts"]) == ["hasp_2", "random_2", "hasp_3", "random_3"]
+    whole = found["arms"]["frozen_fresh_graph"]["e1"]["mrr"]["value"]
+    for name, one in found["parts"].items():
+        assert one["seeds"] == 2
+        paired = one["difference"]["e1"]["mrr"]
+        assert paired["low"] <= paired["value"] <= paired["high"]
+        assert paired["value"] == pytest.approx(one["e1"]["mrr"]["value"] - whole)
+        assert one["parts"] == int(name[-1])
+    cut, dealt = (found["parts"][name]["e1"]["mrr"]["value"] for name in ("hasp_3", "random_3"))
+    against = found["parts"]["hasp_3"]["against_random"]["e1"]["mrr"]["value"]
+    assert against == pytest.approx(cut - dealt)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"parts": (1,)}, {"parts": (2,), "arms": ("incremental",)}], ids=["one", "no whole"]
+)
+def test_parts_that_cannot_be_compared_are_refused(wrong):
+    with pytest.raises(ValueError, match="want 2 or more each, and the arm 'frozen_fresh_graph'"):
+        Options(**wrong)
+
+
 def test_fewer_plays_than_windows_is_refused():
     with pytest.raises(ValueError, match="take fewer windows"):
         evaluate(make_stream(plays=20), replace(SMALL, windows=11), quiet)

@@ -124,3 +124,12 @@ def test_an_unknown_cutter_is_refused(make_graph):
 
     with pytest.raises(ValueError, match="cutter='scissors'"):
         cut(graph, 2, seed=0, cutter="scissors")
+
+
+def test_random_parts_can_be_had_as_a_cutter(make_graph):
+    graph = make_graph(12, [(0, 1, 1.0), (2, 3, 1.0)], {})
+
+    made = cut(graph, 3, seed=1, cutter="random")
+
+    np.testing.assert_array_equal(made.part, random_parts(coplay_edges(graph), 3, seed=1).part)
+    assert np.bincount(made.part).tolist() == [4, 4, 4]

@@ -119,3 +119,21 @@ def test_wrong_seeds_are_wrong_use(tmp_path, seeds):
     done = run("--data", make_data(tmp_path / "data"), "--seeds", seeds, *CHEAP)
 
     assert done.exit_code == 2
+
+
+def test_models_trained_on_parts_stand_beside_the_whole_graphs(tmp_path):
+    data, file = make_data(tmp_path / "data"), tmp_path / "out.json"
+    whole = ("--arms", "frozen_fresh_graph", "--windows", "2", "--quick")
+
+    done = run("--data", data, "--json", file, *whole, "--parts", "2")
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(file.read_text())["parts"].keys() == {"hasp_2", "random_2"}
+    assert "random_2" in done.output
+
+
+@pytest.mark.parametrize("parts", ["1", "2,x", "4096"])
+def test_parts_that_are_no_numbers_of_parts_are_refused(tmp_path, parts):
+    done = run("--data", tmp_path, *CHEAP, "--parts", parts)
+
+    assert done.exit_code == 2
