@@ -111,7 +111,7 @@ def training(graph: DynamicGraph, seed: int) -> list[dict[str, Any]]:
         if parts > 1:
             made = cut_edges(edges, parts, seed=seed)
             part = hasp_subgraph(graph, made, 0, max_coplay=MAX_COPLAY)
-        run = run_trainer(graph, part, positives, seed)
+        run = run_trainer(graph, [part], positives, seed)
         rows.append(
             {
                 "parts": parts,
@@ -120,6 +120,7 @@ def training(graph: DynamicGraph, seed: int) -> list[dict[str, Any]]:
                 "step_s": run.step_s,
                 "epoch_s": epoch_s(run, len(part.titles), parts),
                 "peak_mib": run.peak / 2**20,
+                "start_mib": run.start / 2**20,
                 "estimate_mib": bytes_of(part, Cost()) / 2**20,
             }
         )

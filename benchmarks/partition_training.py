@@ -1,15 +1,20 @@
 """What training on parts costs and is worth: for bench_partition.py.
 
 Time and memory are of a trainer process as the product runs it (model/trainers.py): seconds between
-the steps that it tells of, and its peak of resident memory with the interpreter and torch in it. An
-*epoch* takes every title once as a source.
+the steps that it tells of, and its peak of resident memory, with the interpreter and torch in it.
+The peak is read from /proc while it runs: what `wait4` tells begins with the peak of the process
+that started it. An *epoch* takes every title once as a source.
 """
 
 import json
 import math
-import os
+import re
+import subprocess
+import sys
 import tempfile
+import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +28,7 @@ from model.pretrain import pretrain
 from model.quality import bootstrap, ranks, recall_at_k
 from model.semantic_gnn import Names, SemanticGNN
 from model.settings import LossConfig, ModelConfig, PretrainConfig
+from model.trainer_work import Task, prepare
 from partition.external import NodeSampler
 from partition.hasp import HaspSubgraph, whole_graph
 from partition.mincut import Partition
@@ -34,10 +40,15 @@ SHARE_HELD_BACK = 0.02  # as pretraining holds back
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trainer process: seconds a step (median) and peak bytes."""
+    """One trainer process: seconds a step (median) and peak bytes.
+
+    Attributes:
+        start: bytes of one that has no work: the interpreter, torch, and an optimiser.
+    """
 
     step_s: float
     peak: int
+    start: int
 
 
 def positives_of(graph: DynamicGraph) -> Positives:
@@ -49,24 +60,50 @@ def positives_of(graph: DynamicGraph) -> Positives:
     )
 
 
-def run_trainer(graph: DynamicGraph, part: HaspSubgraph, positives: Positives, seed: int) -> Run:
-    """Train a few steps on one subgraph, in a process of its own."""
+def run_trainer(
+    graph: DynamicGraph, parts: Sequence[HaspSubgraph], positives: Positives, seed: int
+) -> Run:
+    """Train a few steps a part, in a process of its own."""
     model = _model(graph, seed)
-    task = trainers.Task([part], positives, PretrainConfig(steps=STEPS), seed)
+    config = PretrainConfig(steps=STEPS * len(parts), parts=len(parts))
+    task = Task(parts, positives, config, seed)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        trainers.prepare(model, task, trainers=1, folder=folder)
+        prepare(model, task, trainers=1, folder=folder)
         del model, task
         (process,) = trainers.start(folder, 1)
         assert process.stdout is not None
         assert process.stdin is not None
+        peaks: list[int] = []
+        watch = threading.Thread(target=_watch_peak, args=(process, peaks))
+        watch.start()
         with process.stdout as lines:
             told = [time.perf_counter() for _ in lines]
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        watch.join()
         process.stdin.close()
-        assert process.returncode == 0, (folder / "trainer-0" / "said").read_text()
-    return Run(float(np.median(np.diff(told))), usage.ru_maxrss * 1024)
+        assert process.wait() == 0, (folder / "trainer-0" / "said").read_text()
+    return Run(float(np.median(np.diff(told))), peaks[-1], bare_peak())
+
+
+def bare_peak() -> int:
+    """Peak bytes of a process that imports what a trainer does, makes an optimiser, and ends."""
+    code = (
+        "import torch, model.trainers;"
+        "torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]);"
+        "print(open('/proc/self/status').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    return int(re.findall(r"VmHWM:\s*(\d+)", done.stdout)[0]) * 1024
+
+
+def _watch_peak(process: "subprocess.Popen[bytes]", peaks: list[int]) -> None:
+    """Note the peak of resident memory until the process has ended; it only grows."""
+    status = Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        found = re.search(r"VmHWM:\s*(\d+)", status.read_text())
+        if found:  # else it is ending
+            peaks.append(int(found[1]) * 1024)
+        time.sleep(0.005)
 
 
 def epoch_s(run: Run, titles: int, parts: int) -> float:
@@ -89,7 +126,7 @@ def seconds_of(
         config = PretrainConfig(steps=steps, parts=len(parts))
         trainers.train_apart(
             _model(graph, seed),
-            trainers.Task(parts, positives, config, seed),
+            Task(parts, positives, config, seed),
             trainers=count,
             folder=Path(name) / "work",
             threads=1,

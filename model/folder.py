@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from model.semantic_gnn import SemanticGNN
@@ -72,26 +72,34 @@ def save_tensors(
 ) -> None:
     """Write tensors and a card; the card gets the keys `format` and `sha256`."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = save({name: one.contiguous() for name, one in tensors.items()})
-    full = {**card, "format": FORMAT, "sha256": hashlib.sha256(content).hexdigest()}
-    _write(folder / files.tensors, content)
-    _write(folder / files.card, json.dumps(full).encode())
+    path = folder / files.tensors
+    part = path.with_name(path.name + ".part")
+    save_file({name: one.contiguous() for name, one in tensors.items()}, part)
+    with part.open("r+b") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        os.fsync(stream.fileno())
+    part.replace(path)
+    _write(folder / files.card, json.dumps({**card, "format": FORMAT, "sha256": digest}).encode())
 
 
 def load_tensors(
-    folder: Path, files: Files, *, remedy: str
+    folder: Path, files: Files, *, remedy: str, mapped: bool = False
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_tensors` wrote.
 
     Args:
         remedy: what a user can do about files that are torn.
+        mapped: whether the tensors are pages of the file, read as they are used. The file may be
+            replaced meanwhile, but not written to.
 
     Raises:
         ModelFolderError: nothing there, torn, or of a newer format.
     """
     try:
         card = json.loads((folder / files.card).read_bytes())
-        content = (folder / files.tensors).read_bytes()
+        with (folder / files.tensors).open("rb") as stream:
+            content = b"" if mapped else stream.read()
+            digest = hashlib.file_digest(stream, "sha256") if mapped else hashlib.sha256(content)
     except OSError as error:
         raise ModelFolderError(
             f"{folder} holds no {files.what}: {error.filename}: {error.strerror}; {remedy}"
@@ -105,14 +113,13 @@ def load_tensors(
         raise ModelFolderError(
             f"{folder} has format {version}, newer than {FORMAT}: upgrade upwell, or {remedy}"
         )
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != card.get("sha256"):
+    if digest.hexdigest() != card.get("sha256"):
         raise ModelFolderError(
-            f"{folder / files.tensors} is torn: its checksum is {digest[:12]}, "
+            f"{folder / files.tensors} is torn: its checksum is {digest.hexdigest()[:12]}, "
             f"the card says {str(card.get('sha256'))[:12]}; {remedy}"
         )
     try:
-        return load(content), card
+        return load_file(folder / files.tensors) if mapped else load(content), card
     except SafetensorError as error:
         raise ModelFolderError(f"{folder / files.tensors}: {error}; {remedy}") from error
 

@@ -1,5 +1,6 @@
 """Co-plays as training draws them: those inside one subgraph, by weight, either way round."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from partition.neighbourhood import Int64s
 from store.graph import DynamicGraph
 
 NOTHING = 1e-4  # a weight that is left by rounding only
+CHUNK = 1_000_000  # positives that are looked up at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,16 @@ class Pairs:
     @classmethod
     def inside(cls, graph: HaspSubgraph, positives: Positives) -> "Pairs":
         """Those positives whose both ends are in `graph`."""
-        a, b = graph.local(positives.a), graph.local(positives.b)
-        rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
         titles = max(len(graph.titles), 1)
-        low, high = np.minimum(a[rows], b[rows]), np.maximum(a[rows], b[rows])
-        code, back = np.unique(low * titles + high, return_inverse=True)
-        summed = np.bincount(back, positives.weight[rows], minlength=len(code))
+        codes, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for start in range(0, len(positives), CHUNK):
+            some = slice(start, start + CHUNK)
+            a, b = graph.local(positives.a[some]), graph.local(positives.b[some])
+            rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
+            codes.append(np.minimum(a[rows], b[rows]) * titles + np.maximum(a[rows], b[rows]))
+            weights.append(positives.weight[some][rows])
+        code, back = np.unique(np.concatenate(codes), return_inverse=True)
+        summed = np.bincount(back, np.concatenate(weights), minlength=len(code))
         low, high = code // titles, code % titles
         source = np.concatenate([low, high])
         order = np.argsort(source, kind="stable")
@@ -81,6 +87,20 @@ class Pairs:
         np.subtract.at(weight, at[there], np.concatenate([less.weight[rows]] * 2)[there])
         left = np.flatnonzero(weight > NOTHING)
         return cls._of(code[left] // titles, code[left] % titles, weight[left])
+
+    @classmethod
+    def from_disk(cls, columns: Mapping[str, Tensor]) -> "Pairs":
+        """What `for_disk` gave."""
+        weight = columns["weight"]
+        cumulative = torch.zeros(len(weight) + 1, dtype=torch.float64)
+        torch.cumsum(weight.double(), 0, out=cumulative[1:])
+        source, ptr, target = (columns[name].long() for name in ("source", "ptr", "target"))
+        return cls(source, ptr, target, weight, cumulative)
+
+    def for_disk(self) -> dict[str, Tensor]:
+        """Columns that say all."""
+        narrow = {name: getattr(self, name).int() for name in ("source", "target")}
+        return {**narrow, "ptr": self.ptr, "weight": self.weight}
 
     @classmethod
     def _of(cls, source: Int64s, target: Int64s, weight: npt.NDArray[np.floating]) -> "Pairs":

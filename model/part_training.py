@@ -54,13 +54,18 @@ class Part:
     @classmethod
     def of(cls, graph: HaspSubgraph, positives: Positives, table: np.ndarray) -> "Part":
         """Args: `table`: dense id of each row of the title table, ascending."""
+        return cls.with_pairs(graph, Pairs.inside(graph, positives), table)
+
+    @classmethod
+    def with_pairs(cls, graph: HaspSubgraph, pairs: Pairs, table: np.ndarray) -> "Part":
+        """As `of`, where the co-plays inside are known already."""
         batch = GraphBatch.of(graph)
         rows = torch.from_numpy(np.searchsorted(table, graph.titles))
         return cls(
             replace(batch, titles=rows),
             torch.from_numpy(graph.titles.astype(np.int64)),
             torch.from_numpy(graph.external),
-            Pairs.inside(graph, positives),
+            pairs,
         )
 
 
@@ -124,7 +129,8 @@ def train_parts(
     """Train; `model` and `progress` are changed.
 
     Args:
-        parts: this trainer's; none of them may have pairs, as long as some trainer's does.
+        parts: this trainer's; none of them may have pairs, as long as some trainer's does. One is
+            asked for whenever it is needed, and need not stay in memory.
         after_step: called with the progress and the number of steps in all.
 
     Returns:
@@ -133,7 +139,7 @@ def train_parts(
     Raises:
         TrainerLost: another trainer is gone.
     """
-    work = [part for part in parts if len(part.pairs)]
+    work = [number for number, part in enumerate(parts) if len(part.pairs)]
     counts = crew.share(len(work), "the count of parts")
     rounds = max(counts)
     if not sum(counts) or not config.steps:
@@ -151,7 +157,7 @@ def train_parts(
         active = turn < len(work)
         progress.optimizer.zero_grad()
         progress.losses.append(
-            _backward(model, work[turn], config, progress) if active else math.nan
+            _backward(model, parts[work[turn]], config, progress) if active else math.nan
         )
         crew.average_gradients(model, active=active, max_norm=CLIP, what=what)
         progress.optimizer.step()

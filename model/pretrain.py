@@ -25,7 +25,8 @@ from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig, PretrainConfig
-from model.trainers import Task, train_apart
+from model.trainer_work import Task
+from model.trainers import train_apart
 from model.transe import triples
 from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph

@@ -1,7 +1,6 @@
-"""Trainer processes: their work on disk, how they are started and watched, and what they run.
+"""Trainer processes: how they are started and watched, and what they run.
 
-    folder/work.json            how many trainers, settings, and what they belong to
-    folder/trainer-R/work.*     weights to begin with, and the parts of the trainer with rank R
+    folder/work.json, ...       their work (model/trainer_work.py)
     folder/trainer-R/N/state.*  its weights, moments and draws after N steps
     folder/state.json           the newest N that all trainers have written
 
@@ -12,7 +11,6 @@ Where a trainer dies the others end too; the next start goes on from the newest 
 the same weights as if nothing had happened.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -22,28 +20,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from model.crew import Crew, TrainerLost
 from model.folder import Files, load_tensors, save_tensors
-from model.part_training import Part, Progress, begin, train_parts
-from model.positives import Positives
+from model.part_training import Progress, begin, train_parts
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig, ModelConfig, PretrainConfig
-from partition.hasp import HaspSubgraph
+from model.trainer_work import (
+    REMEDY,
+    WORK,
+    Shelf,
+    Task,
+    home_of,
+    prepare,
+    with_prefix,
+    write_json,
+)
 
-WORK = Files("trainer's work", "work.safetensors", "work.json")
 STATE = Files("trainer's state", "state.safetensors", "state.json")
-REMEDY = "delete the folder and start anew"
-COLUMNS = ("a", "b", "weight", "time_ms")  # of positives
-ARRAYS = ("titles", "concepts", "edge_index", "relation", "weight", "strength", "external")
 SAVES = 10  # in one training
 POLL_S = 0.05
 GRACE_S = 10.0  # for the others to see that one is gone
@@ -55,21 +54,6 @@ Told = Callable[[int, int, float], None]
 
 class TrainerDied(RuntimeError):
     """A trainer process ended before its work: which, how, and where its state is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What the trainers are to do together.
-
-    Attributes:
-        parts: HASP parts; trainer r takes parts r, r + size, ...
-        positives: of the whole graph, in time order.
-    """
-
-    parts: Sequence[HaspSubgraph]
-    positives: Positives
-    config: PretrainConfig
-    seed: int
 
 
 def train_apart(
@@ -98,32 +82,6 @@ def train_apart(
     return loss
 
 
-def prepare(model: SemanticGNN, task: Task, *, trainers: int, folder: Path) -> None:
-    """Write the work of each trainer, unless the folder holds the same already."""
-    card = {
-        "trainers": trainers,
-        "model": asdict(model.config),
-        "config": asdict(task.config),
-        "seed": task.seed,
-        "concepts": len(model.concept_names),
-        "relations": model.relation_names,
-    }
-    works = [_work_of(model, task, rank, trainers) for rank in range(trainers)]
-    digest = hashlib.sha256(json.dumps(card).encode())
-    for work in works:
-        for name, one in sorted(work.items()):
-            digest.update(name.encode() + one.contiguous().numpy().tobytes())
-    card["digest"] = digest.hexdigest()
-    if (folder / "work.json").is_file():
-        found = json.loads((folder / "work.json").read_text())
-        if found.get("digest") == card["digest"]:
-            return
-        shutil.rmtree(folder)
-    for rank, work in enumerate(works):
-        save_tensors(_home(folder, rank), work, card, WORK)
-    _write_json(folder / "work.json", card)
-
-
 def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.Popen[bytes]]:
     """Start the trainers on this machine, as torchrun would."""
     with socket.socket() as free:
@@ -141,7 +99,7 @@ def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.P
             "OMP_NUM_THREADS": str(threads),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
-        with (_home(folder, rank) / "said").open("wb") as said:
+        with (home_of(folder, rank) / "said").open("wb") as said:
             processes.append(
                 subprocess.Popen(  # noqa: S603  (our own module)
                     [sys.executable, "-m", "model.trainers", str(folder), "--end-with-stdin"],
@@ -160,10 +118,10 @@ def collect(model: SemanticGNN, folder: Path) -> float:
     step = json.loads((folder / "state.json").read_text())["step"]
     losses = []
     for rank in range(card["trainers"]):
-        home = _home(folder, rank)
+        home = home_of(folder, rank)
         tensors, told = load_tensors(home / str(step), STATE, remedy=REMEDY)
         work, _ = load_tensors(home, WORK, remedy=REMEDY)
-        weights = _with_prefix(tensors, "weight.")
+        weights = with_prefix(tensors, "weight.")
         rows = weights.pop("title_TD")
         own = torch.isin(work["table"], work["own"])
         with torch.no_grad():
@@ -182,8 +140,8 @@ def run(folder: Path, crew: Crew, told: Told) -> None:
         TrainerLost: another one is gone.
         ModelFolderError: the work is torn.
     """
-    home = _home(folder, crew.rank)
-    tensors, card = load_tensors(home, WORK, remedy=REMEDY)
+    home = home_of(folder, crew.rank)
+    tensors, card = load_tensors(home, WORK, remedy=REMEDY, mapped=True)
     config = PretrainConfig(**{**card["config"], "loss": LossConfig(**card["config"]["loss"])})
     model = SemanticGNN(
         ModelConfig(**card["model"]),
@@ -191,8 +149,9 @@ def run(folder: Path, crew: Crew, told: Told) -> None:
         [""] * card["concepts"],
         card["relations"],
     )
-    model.load_state_dict(_with_prefix(tensors, "weight."))
-    parts = _parts_of(tensors, len(card["relations"]))
+    model.load_state_dict(with_prefix(tensors, "weight."))
+    parts = Shelf(home, card["parts"], tensors["table"])
+    del tensors
     seed = card["seed"] + crew.rank * 7919  # so that no two draw alike
     torch.manual_seed(seed)  # of the dropout
     progress = begin(model, config, seed)
@@ -209,38 +168,6 @@ def run(folder: Path, crew: Crew, told: Told) -> None:
         _save(folder, home, crew, model, progress)
 
 
-def _work_of(model: SemanticGNN, task: Task, rank: int, trainers: int) -> dict[str, Tensor]:
-    """The tensors of one trainer: `table` is the dense id of each row of its title table."""
-    mine = list(task.parts[rank::trainers])
-    nobody = np.zeros(0, np.int32)
-    table = np.unique(np.concatenate([nobody, *(part.titles for part in mine)])).astype(np.int64)
-    own = np.unique(np.concatenate([nobody, *(part.own for part in mine)])).astype(np.int64)
-    tensors = {f"weight.{name}": one for name, one in model.state_dict().items()}
-    tensors["weight.title_TD"] = model.title_TD.detach()[torch.from_numpy(table)]
-    tensors["table"], tensors["own"] = torch.from_numpy(table), torch.from_numpy(own)
-    positives = task.positives
-    for number, part in enumerate(mine):
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(part, name))
-            tensors[f"part.{number}.{name}"] = torch.from_numpy(array)
-        inside = np.flatnonzero((part.local(positives.a) >= 0) & (part.local(positives.b) >= 0))
-        for name in COLUMNS:
-            column = np.ascontiguousarray(getattr(positives, name)[inside])
-            tensors[f"pairs.{number}.{name}"] = torch.from_numpy(column)
-    return tensors
-
-
-def _parts_of(tensors: dict[str, Tensor], relations: int) -> list[Part]:
-    parts: list[Part] = []
-    table = tensors["table"].numpy()
-    while f"part.{len(parts)}.titles" in tensors:
-        arrays = {name: tensors[f"part.{len(parts)}.{name}"].numpy() for name in ARRAYS}
-        pairs = {name: tensors[f"pairs.{len(parts)}.{name}"].numpy() for name in COLUMNS}
-        graph = HaspSubgraph(**arrays, num_relations=relations)
-        parts.append(Part.of(graph, Positives(**pairs), table))
-    return parts
-
-
 def _save(folder: Path, home: Path, crew: Crew, model: SemanticGNN, progress: Progress) -> None:
     """Write this trainer's state; it counts once all have written theirs."""
     tensors = {f"weight.{name}": one for name, one in model.state_dict().items()}
@@ -255,7 +182,7 @@ def _save(folder: Path, home: Path, crew: Crew, model: SemanticGNN, progress: Pr
     save_tensors(home / str(progress.step), tensors, {"step": progress.step, "loss": loss}, STATE)
     crew.sum(torch.zeros(1), f"the state after step {progress.step}")
     if crew.rank == 0:
-        _write_json(folder / "state.json", {"step": progress.step})
+        write_json(folder / "state.json", {"step": progress.step})
     # Of the one before, since `state.json` may still name it.
     older = sorted(int(one.name) for one in home.iterdir() if one.name.isdigit())
     for step in older[:-2]:
@@ -268,9 +195,9 @@ def _go_on(folder: Path, home: Path, model: SemanticGNN, progress: Progress) -> 
         return
     step = json.loads((folder / "state.json").read_text())["step"]
     tensors, _ = load_tensors(home / str(step), STATE, remedy=REMEDY)
-    model.load_state_dict(_with_prefix(tensors, "weight."))
+    model.load_state_dict(with_prefix(tensors, "weight."))
     named = dict(model.named_parameters())
-    for name, one in _with_prefix(tensors, "moment.").items():
+    for name, one in with_prefix(tensors, "moment.").items():
         key, _, parameter = name.partition(".")
         progress.optimizer.state[named[parameter]][key] = one
     progress.generator.set_state(tensors["generator"])
@@ -316,7 +243,7 @@ def _obituary(
     rank: int, processes: list[subprocess.Popen[bytes]], folder: Path, last: list[int]
 ) -> str:
     code = processes[rank].returncode
-    said = (_home(folder, rank) / "said").read_text(errors="replace").strip()[-LAST_LINES:]
+    said = (home_of(folder, rank) / "said").read_text(errors="replace").strip()[-LAST_LINES:]
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     where = f" after step {last[0]} of {last[1]}" if last[1] else ""
     words = f": {said}" if said else ""
@@ -337,22 +264,6 @@ def _listen(process: subprocess.Popen[bytes], last: list[int], told: Told) -> No
             step, steps, loss = json.loads(line)
             last[:] = step, steps
             told(step, steps, float("nan") if loss is None else loss)
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)
-    }
-
-
-def _home(folder: Path, rank: int) -> Path:
-    return folder / f"trainer-{rank}"
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(value))
-    new.replace(path)
 
 
 def _end_with_stdin() -> None:

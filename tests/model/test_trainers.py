@@ -13,7 +13,8 @@ from model.folder import ModelFolderError, load_tensors
 from model.part_training import Part, begin, train_parts
 from model.pretrain import pretrain
 from model.settings import LossConfig, ModelConfig, PretrainConfig
-from model.trainers import STATE, Task, TrainerDied
+from model.trainer_work import Task
+from model.trainers import STATE, TrainerDied
 from partition.external import WeightedTopN
 from partition.hasp import hasp_subgraph
 from partition.mincut import cut
