@@ -141,10 +141,11 @@ class Crew:
             TrainerLost: one of them is gone.
         """
         rows = model.title_TD
-        for one in model.parameters():
+        trained = [one for one in model.parameters() if one.requires_grad]
+        for one in (*trained, rows):
             if one.grad is None or not active:
                 one.grad = torch.zeros_like(one)
-        shared = [_grad(one) for one in model.parameters() if one is not rows]
+        shared = [_grad(one) for one in trained if one is not rows]
         tail = torch.stack([_grad(rows).square().sum(), rows.new_tensor(float(active))])
         if self.size > 1:
             flat = self.sum(torch.cat([*(one.flatten() for one in shared), tail]), what)
@@ -157,7 +158,9 @@ class Crew:
             tail = flat[-2:]
         squares = torch.stack([one.square().sum() for one in shared]).sum()
         norm = torch.sqrt(squares + tail[0] / tail[1] ** 2)
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
+        if not rows.requires_grad:
+            rows.grad = None
 
     @contextmanager
     def _together(self, what: str) -> Iterator[None]:

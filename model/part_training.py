@@ -9,6 +9,9 @@ Where external titles came along, these do, and with a gradient. Else vectors of
 do, as they were a few rounds ago (`Outside`), which is the worse way: they are held to be constant,
 but move with the weights that are trained against them.
 
+A part has every concept. Those that none of its titles has send and get nothing in it, so a step
+does without them: the gradients are the same.
+
 A trainer's title table holds the titles of its parts only, at home or external, in the order of
 their dense ids. Rows of external ones are not trained: they come from where they are at home, with
 the vectors.
@@ -40,7 +43,8 @@ class Part:
     """A part as its trainer has it.
 
     Attributes:
-        batch: its `titles` are rows of the trainer's title table.
+        batch: its `titles` are rows of the trainer's title table; concepts without an edge are not
+            in it.
         dense: dense id of each title, shape (T,), int64, ascending.
         external: whether it is at home in another part, shape (T,), bool.
         pairs: co-plays to learn from.
@@ -59,7 +63,7 @@ class Part:
     @classmethod
     def with_pairs(cls, graph: HaspSubgraph, pairs: Pairs, table: np.ndarray) -> "Part":
         """As `of`, where the co-plays inside are known already."""
-        batch = GraphBatch.of(graph)
+        batch = GraphBatch.of(_tied(graph))
         rows = torch.from_numpy(np.searchsorted(table, graph.titles))
         return cls(
             replace(batch, titles=rows),
@@ -146,13 +150,23 @@ def train_parts(
         return math.nan
     steps = math.ceil(config.steps * rounds / sum(counts))
     alone = sum(crew.share(len(parts), "the count of parts")) == 1
+    # Vectors are for parts without external titles, rows for external titles of other trainers.
+    lonely = sum(not bool(part.external.any()) for part in parts)
+    need_vectors = not alone and sum(crew.share(lonely, "the count of parts")) > 0
+    need_rows = crew.size > 1 and sum(crew.share(len(parts) - lonely, "the count of parts")) > 0
+    looked = False
     schedule = _schedule(progress, config, steps)
     progress.every = OUTSIDE_EVERY * rounds
     model.train()
     for step in range(progress.step, steps):
         what = f"step {step + 1} of {steps}"
-        if not alone and (progress.last is None or step % progress.every == 0):
-            progress.last = _look(model, parts, crew, what)
+        if (need_vectors or need_rows) and (not looked or step % progress.every == 0):
+            home = _at_home(parts, crew, what)
+            if need_vectors:
+                progress.last = _look(model, parts, crew, home, what)
+            if need_rows:
+                _bring_rows(model, parts, crew, home, what)
+            looked = True
         turn = step % rounds
         active = turn < len(work)
         progress.optimizer.zero_grad()
@@ -189,25 +203,33 @@ def _backward(model: SemanticGNN, part: Part, config: PretrainConfig, progress: 
     return float(loss.detach())
 
 
-def _look(model: SemanticGNN, parts: Sequence[Part], crew: Crew, what: str) -> Last:
-    """Vectors of all trainers' titles, and the rows of those that are external here."""
-    titles = [torch.zeros(0, dtype=torch.int64)]
+def _at_home(parts: Sequence[Part], crew: Crew, what: str) -> Tensor:
+    """Dense ids of all trainers' titles where they are at home, in the order of their parts."""
+    nobody = torch.zeros(0, dtype=torch.int64)
+    return crew.gather(torch.cat([nobody, *(part.dense[~part.external] for part in parts)]), what)
+
+
+def _look(model: SemanticGNN, parts: Sequence[Part], crew: Crew, home: Tensor, what: str) -> Last:
+    """Vectors of the titles `home`."""
     vectors, strength = [model.title_TD.new_zeros(0, model.config.dim)], [torch.zeros(0)]
-    rows = [model.title_TD.new_zeros(0, model.config.dim)]
     with torch.no_grad():
         model.eval()
         for part in parts:
-            home = ~part.external
-            titles.append(part.dense[home])
-            vectors.append(model(part.batch)[home])
-            strength.append(part.batch.strength[home])
-            rows.append(model.title_TD[part.batch.titles[home]])
+            vectors.append(model(part.batch)[~part.external])
+            strength.append(part.batch.strength[~part.external])
         model.train()
-        gathered = [crew.gather(torch.cat(one), what) for one in (titles, vectors, strength)]
-        brought = sum(len(part.dense) for part in parts) - sum(len(one) for one in titles)
-        if crew.size > 1 and any(crew.share(brought, what)):
-            _take_rows(model, parts, gathered[0], crew.gather(torch.cat(rows), what))
-    return Last(gathered[0], Outside(gathered[1], gathered[2]))
+    gathered = (crew.gather(torch.cat(one), what) for one in (vectors, strength))
+    return Last(home, Outside(*gathered))
+
+
+def _bring_rows(
+    model: SemanticGNN, parts: Sequence[Part], crew: Crew, home: Tensor, what: str
+) -> None:
+    """Set the external titles' rows to those where they are at home."""
+    rows = [model.title_TD.new_zeros(0, model.config.dim)]
+    with torch.no_grad():
+        rows += [model.title_TD[part.batch.titles[~part.external]] for part in parts]
+        _take_rows(model, parts, home, crew.gather(torch.cat(rows), what))
 
 
 def _take_rows(model: SemanticGNN, parts: Sequence[Part], titles: Tensor, rows: Tensor) -> None:
@@ -234,3 +256,15 @@ def _schedule(
         for _ in range(progress.step):
             schedule.step()
     return schedule
+
+
+def _tied(graph: HaspSubgraph) -> HaspSubgraph:
+    """The same subgraph without concepts that have no edge in it."""
+    titles = len(graph.titles)
+    used = np.zeros(graph.num_nodes, bool)
+    used[:titles] = True
+    used[graph.edge_index.ravel()] = True
+    place = np.cumsum(used) - 1
+    return replace(
+        graph, concepts=graph.concepts[used[titles:]], edge_index=place[graph.edge_index]
+    )
