@@ -41,7 +41,7 @@ class Task:
     """What the trainers are to do together.
 
     Attributes:
-        parts: HASP parts; trainer r takes parts r, r + size, ...
+        parts: HASP parts; see `dealt` for who takes which.
         positives: of the whole graph, in time order.
     """
 
@@ -70,6 +70,15 @@ def prepare(model: SemanticGNN, task: Task, *, trainers: int, folder: Path) -> N
     for rank in range(trainers):
         _write_work(home_of(folder, rank), model, task, card, rank)
     write_json(folder / "work.json", card)
+
+
+def dealt(parts: Sequence[HaspSubgraph], rank: int, trainers: int) -> list[HaspSubgraph]:
+    """The parts of one trainer, those with most edges first.
+
+    All wait for the slowest in every step: so those that a step takes are alike.
+    """
+    order = sorted(range(len(parts)), key=lambda at: (-parts[at].edge_index.shape[1], at))
+    return [parts[at] for at in order[rank::trainers]]
 
 
 def home_of(folder: Path, rank: int) -> Path:
@@ -134,7 +143,7 @@ def _write_work(
     home: Path, model: SemanticGNN, task: Task, card: dict[str, Any], rank: int
 ) -> None:
     """The files of one trainer: `table` is the dense id of each row of its title table."""
-    mine = list(task.parts[rank :: card["trainers"]])
+    mine = dealt(task.parts, rank, card["trainers"])
     nobody = np.zeros(0, np.int32)
     table = np.unique(np.concatenate([nobody, *(part.titles for part in mine)])).astype(np.int64)
     own = np.unique(np.concatenate([nobody, *(part.own for part in mine)])).astype(np.int64)

@@ -8,7 +8,7 @@ from model.crew import Crew
 from model.folder import ModelFolderError, load_tensors
 from model.part_training import Part, begin, train_parts
 from model.settings import LossConfig, PretrainConfig
-from model.trainer_work import REMEDY, WORK, Shelf, Task, home_of, prepare
+from model.trainer_work import REMEDY, WORK, Shelf, Task, dealt, home_of, prepare
 from partition.external import WeightedTopN
 from partition.hasp import hasp_subgraph
 from partition.mincut import cut
@@ -41,7 +41,7 @@ def test_a_trainer_has_rows_and_co_plays_of_its_own_parts_only(
 
     for rank in range(2):
         tensors, _ = load_tensors(home_of(tmp_path, rank), WORK, remedy=REMEDY)
-        mine = task.parts[rank::2]
+        mine = dealt(task.parts, rank, 2)
         titles = np.unique(np.concatenate([part.titles for part in mine]))
         np.testing.assert_array_equal(tensors["table"], titles)
         rows = model.title_TD[torch.from_numpy(titles.astype(np.int64))]
@@ -53,6 +53,15 @@ def test_a_trainer_has_rows_and_co_plays_of_its_own_parts_only(
                 assert torch.equal(getattr(part.pairs, name), getattr(wanted.pairs, name)), name
             assert torch.equal(part.batch.titles, wanted.batch.titles)
             assert torch.equal(part.batch.edges.src, wanted.batch.edges.src)
+
+
+def test_parts_that_one_step_takes_are_alike(task):
+    edges = [[part.edge_index.shape[1] for part in dealt(task.parts, rank, 2)] for rank in (0, 1)]
+
+    in_turn = [count for pair in zip(*edges, strict=True) for count in pair]
+    assert in_turn == sorted(in_turn, reverse=True)
+    titles = [part.own for rank in (0, 1) for part in dealt(task.parts, rank, 2)]
+    assert sorted(np.concatenate(titles).tolist()) == list(range(20))
 
 
 def test_parts_that_do_not_fit_are_read_one_at_a_time_and_train_the_same_weights(
