@@ -19,10 +19,12 @@ from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from model.semantic_gnn import SemanticGNN
 
 TIMEOUT_S = 600.0  # longest wait for another trainer's step
+PATIENCE_S = 86_400.0  # longest wait for the trainer with rank 0, which may prepare the work first
 
 
 class TrainerLost(RuntimeError):
@@ -47,9 +49,20 @@ class Crew:
 
     @classmethod
     def join(
-        cls, rank: int, size: int, address: str, port: int, *, timeout_s: float = TIMEOUT_S
+        cls,
+        rank: int,
+        size: int,
+        address: str,
+        port: int,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float | None = None,
     ) -> "Crew":
-        """Meet the others at `address`; the trainer with rank 0 listens there.
+        """Meet the others at `address`; the trainer with rank 0 listens there, or torchrun does.
+
+        Args:
+            timeout_s: longest wait for the others, now and in every step.
+            patience_s: longest wait for the one with rank 0 to come; None: `timeout_s`.
 
         Raises:
             TrainerLost: they did not all come in time.
@@ -57,9 +70,16 @@ class Crew:
         crew = cls(rank, size)
         if size > 1:
             with crew._together("the meeting"):
+                patience = timedelta(seconds=patience_s or timeout_s)
+                place = f"tcp://{address}:{port}"
+                store, _, _ = next(rendezvous(place, rank, size, timeout=patience))
+                if rank == 0:
+                    store.set("the first", "is here")
+                else:
+                    store.wait(["the first"], patience)
                 distributed.init_process_group(
                     "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
-                    init_method=f"tcp://{address}:{port}",
+                    store=store,
                     rank=rank,
                     world_size=size,
                     timeout=timedelta(seconds=timeout_s),
@@ -67,8 +87,11 @@ class Crew:
         return crew
 
     @classmethod
-    def by_environment(cls) -> "Crew":
+    def by_environment(cls, *, patience_s: float | None = None) -> "Crew":
         """As torchrun says; alone where it says nothing.
+
+        Args:
+            patience_s: see `join`.
 
         Raises:
             TrainerLost: the others did not come in time.
@@ -81,7 +104,7 @@ class Crew:
         if missing:
             raise ValueError(f"RANK is set, but not {', '.join(missing)}: start me by torchrun")
         rank, size, address, port = (os.environ[name] for name in names)
-        return cls.join(int(rank), int(size), address, int(port))
+        return cls.join(int(rank), int(size), address, int(port), patience_s=patience_s)
 
     def leave(self) -> None:
         """Part from the others; no harm where there are none."""
@@ -171,6 +194,12 @@ class Crew:
             raise TrainerLost(
                 f"trainer {self.rank} of {self.size} lost the others in {what}: {lines[0][:300]}"
             ) from error
+
+
+def launched() -> tuple[int, int] | None:
+    """Rank and number of trainers, where torchrun started this process among several."""
+    rank, size = os.environ.get("RANK"), os.environ.get("WORLD_SIZE", "1")
+    return None if rank is None or int(size) == 1 else (int(rank), int(size))
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ import torch
 
 from model import part_training
 from model.batch import GraphBatch
-from model.crew import Crew
+from model.crew import Crew, launched
 from model.kg import train_kg
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig, PretrainConfig
 from model.trainer_work import Task
-from model.trainers import train_apart
+from model.trainers import train_apart, train_as_first
 from model.transe import triples
 from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
@@ -35,7 +35,9 @@ from partition.named import dense_names
 from partition.neighbourhood import vertices
 from store.graph import DynamicGraph
 
-EXTERNAL = 2048  # titles of other parts in a part's subgraph, where nobody says otherwise
+# Titles of other parts in a part's subgraph, where nobody says otherwise. What parts lose to the
+# whole graph depends on this number, not on the share of the part: they stand for all others.
+EXTERNAL = 2048
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -72,10 +74,11 @@ def pretrain(
         positives: co-plays in time order; the newest are held back to measure on.
         progress: called with ("transe" or "gnn", step, steps, figures).
         lock: held while the graph is read.
-        trainers: processes of step 2; each has parts of its own. One is this process.
+        trainers: processes of step 2; each has parts of its own. One is this process. Where
+            torchrun started this process it is the first of theirs, and they are as many.
         work: folder that several trainers work in; a training that was cut short there goes on.
-        sampler: titles of other parts that come along with a part; None: half as many as the part
-            has, at most `EXTERNAL`, drawn evenly.
+        sampler: titles of other parts that come along with a part; None: `EXTERNAL` of them,
+            drawn evenly.
         partition: `config.parts` parts that were cut already.
 
     Raises:
@@ -182,7 +185,7 @@ def _parts(
         return 1.0, [whole]
     partition = partition or cut(graph, config.parts, seed=seed, cutter=config.cutter)
     if sampler is None:
-        sampler = Even(min(len(whole.titles) // (2 * config.parts), EXTERNAL))
+        sampler = Even(EXTERNAL)
     return partition.kept_weight, [
         hasp_subgraph(
             graph, partition, part, max_coplay=model.max_coplay, sampler=sampler, seed=seed
@@ -233,6 +236,8 @@ def _train_apart(
         if progress is not None:
             progress("gnn", step, steps, {"loss": loss})
 
+    if launched() is not None:
+        return train_as_first(model, task, trainers=trainers, folder=folder, told=told)
     threads = max(torch.get_num_threads() // trainers, 1)
     return train_apart(model, task, trainers=trainers, folder=folder, threads=threads, told=told)
 

@@ -7,6 +7,8 @@
     python -m model.trainers FOLDER         one trainer, by torchrun's variables
 
 A trainer reads its own folder only: no process but the one that wrote them has the whole graph.
+Either that process starts the trainers and watches them, or torchrun started all: then the one with
+rank 0 writes the work, trains among them, and collects; the folder must be one that all see.
 Where a trainer dies the others end too; the next start goes on from the newest state, and comes to
 the same weights as if nothing had happened.
 """
@@ -26,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.crew import Crew, TrainerLost
+from model.crew import PATIENCE_S, Crew, TrainerLost
 from model.folder import Files, load_tensors, save_tensors
 from model.part_training import Progress, begin, train_parts
 from model.semantic_gnn import SemanticGNN
@@ -80,6 +82,35 @@ def train_apart(
     loss = collect(model, folder)
     shutil.rmtree(folder)
     return loss
+
+
+def train_as_first(
+    model: SemanticGNN,
+    task: Task,
+    *,
+    trainers: int,
+    folder: Path,
+    told: Told = lambda step, steps, loss: None,
+) -> float:
+    """As `train_apart`, where torchrun started the trainers and this process is the first.
+
+    Raises:
+        TrainerDied: another one ended early; the folder stays.
+    """
+    prepare(model, task, trainers=trainers, folder=folder)
+    _work_in(folder, told, None)
+    loss = collect(model, folder)
+    shutil.rmtree(folder)
+    return loss
+
+
+def train_as_other(folder: Path) -> None:
+    """What a process does that torchrun started with a rank above 0.
+
+    Raises:
+        TrainerDied: another one ended early.
+    """
+    _work_in(folder, lambda step, steps, loss: None, PATIENCE_S)
 
 
 def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.Popen[bytes]]:
@@ -168,6 +199,16 @@ def run(folder: Path, crew: Crew, told: Told) -> None:
         _save(folder, home, crew, model, progress)
 
 
+def _work_in(folder: Path, told: Told, patience_s: float | None) -> None:
+    try:
+        crew = Crew.by_environment(patience_s=patience_s)
+        run(folder, crew, told)
+        crew.sum(torch.zeros(1), "the end")  # the first one deletes the folder
+        crew.leave()
+    except TrainerLost as error:
+        raise TrainerDied(f"{error}; {_left_in(folder)}") from error
+
+
 def _save(folder: Path, home: Path, crew: Crew, model: SemanticGNN, progress: Progress) -> None:
     """Write this trainer's state; it counts once all have written theirs."""
     tensors = {f"weight.{name}": one for name, one in model.state_dict().items()}
@@ -247,14 +288,15 @@ def _obituary(
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     where = f" after step {last[0]} of {last[1]}" if last[1] else ""
     words = f": {said}" if said else ""
+    return f"trainer {rank} of {len(processes)} {ended}{where}{words}; {_left_in(folder)}"
+
+
+def _left_in(folder: Path) -> str:
     state = folder / "state.json"
     if not state.is_file():
-        return f"trainer {rank} of {len(processes)} {ended}{where}{words}; no state was saved yet"
+        return "no state was saved yet"
     step = json.loads(state.read_text())["step"]
-    return (
-        f"trainer {rank} of {len(processes)} {ended}{where}{words}; {folder} holds the state after "
-        f"step {step}: the same command goes on from there"
-    )
+    return f"{folder} holds the state after step {step}: the same command goes on from there"
 
 
 def _listen(process: subprocess.Popen[bytes], last: list[int], told: Told) -> None:

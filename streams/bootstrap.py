@@ -29,6 +29,7 @@ Int64s = npt.NDArray[np.int64]
 Report = Callable[[str, int, int, str], None]
 
 CHUNK = 250_000  # co-plays folded in by one call
+WORK = "training"  # folder under the root that several trainers work in
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def finish(
         seed=seed,
         progress=told,
         trainers=trainers,
-        work=root / "training",
+        work=root / WORK,
     )
     card = {
         **about,

@@ -41,15 +41,29 @@ def pretrain(
     parts: Annotated[int | None, typer.Option(min=1, help="HASP parts; else one a trainer")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Pretrain a model on a data set, and write the checkpoint that a worker starts from."""
+    """Pretrain a model on a data set, and write the checkpoint that a worker starts from.
+
+    Under torchrun the processes that it started are the trainers; all must see the same folders.
+    """
     from dataclasses import replace
 
+    from model.crew import launched
     from model.settings import PretrainConfig
-    from streams.bootstrap import History, bootstrap
+    from model.trainers import train_as_other
+    from streams.bootstrap import WORK, History, bootstrap
     from streams.data import load_ml1m
     from streams.wiring import pairing_of
 
     settings = settings_of(config)
+    place = launched()
+    if place is not None:
+        rank, size = place
+        if trainers not in (1, size):
+            raise typer.BadParameter(f"--trainers {trainers}: torchrun started {size}")
+        trainers = size
+        if rank > 0:
+            train_as_other(settings.checkpoint.folder / WORK)
+            return
     root = empty_root(settings)
     loaded = load_ml1m(data)
     history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))
