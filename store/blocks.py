@@ -10,8 +10,12 @@ A pointer is the number of a block's first unit; 0 is none. A block of 8 units o
 cache line. A shard is a set of vertices that one thread at a time works on; it takes whole slabs
 from the heap, in one atomic step, so that threads need no latch.
 
-A *meta* word tells what a block holds: entries (16 bits), capacity class (8), whether a leaf's ids
-are 16-bit offsets (1), and the level above the leaves (5).
+A *meta* word tells what a block holds: entries (16 bits), capacity class (8), the form of a leaf's
+ids (3), and the level above the leaves (4).
+
+A leaf's ids are offsets from its base, of 16 + h bits: h is 0, 2, 4, 8 or 16 in the forms 0 to 4.
+First stand the low halves of all of them, two a word, and then their upper h bits, packed: so a
+search reads two bytes an edge, whatever the form, and upper bits only where the low ones are alike.
 """
 
 import numpy as np
@@ -30,14 +34,15 @@ NEXT, LIMIT, SLAB, NEED, WIDEST = 0, 1, 2, 3, 4
 CURRENT, END, USE, FREE = 0, 1, 2, 3
 
 _SIZES = [
-    *range(4, 33, 4),
-    *range(48, 129, 16),
-    *range(160, 257, 32),
+    *(4, 5, 8, 10, 12, 15),  # with ids of 18 bits 5, 10 and 15 edges fill their units
+    *range(16, 33, 4),
+    *range(40, 49, 8),
+    *range(64, 257, 16),
     *range(320, 513, 64),
     *range(640, 1025, 128),
 ]
 CAPACITIES = np.array(_SIZES, np.int64)
-NARROW_FROM = 16  # a smaller leaf would save nothing by 16-bit ids
+WHOLE = 4  # the form in which ids are whole
 RECORD = 4  # words of a reference: pointer, meta, base, edges below
 
 
@@ -58,11 +63,17 @@ def span(mode: int, capacity: int) -> int:
     return capacity
 
 
+@inlined
+def upper_bits(form: int) -> int:
+    """Bits of an id above its low half."""
+    return (1 << form) & ~1
+
+
 @kernel
-def leaf_units(mode: int, capacity: int, narrow: int) -> int:
+def leaf_units(mode: int, capacity: int, form: int) -> int:
     """Units of a leaf: weight index, then ids."""
-    need = span(mode, capacity) + (capacity >> narrow)
-    units = (need + UNIT - 1) // UNIT
+    need = 4 * span(mode, capacity) + 2 * capacity + ((capacity * upper_bits(form) + 7) >> 3)
+    units = (need + 4 * UNIT - 1) // (4 * UNIT)
     return units if units < 8 else (units + 1) & ~1
 
 
@@ -75,9 +86,9 @@ def inner_units(mode: int, capacity: int) -> int:
 
 
 @step
-def pack(count: int, size: int, narrow: int, level: int) -> int:
-    """A meta word: entries, capacity class, 16-bit ids or not, level."""
-    return count | (size << 16) | (narrow << 24) | (level << 25)
+def pack(count: int, size: int, form: int, level: int) -> int:
+    """A meta word: entries, capacity class, form of the ids, level."""
+    return count | (size << 16) | (form << 24) | (level << 27)
 
 
 @inlined
@@ -93,15 +104,15 @@ def size_of(meta: int) -> int:
 
 
 @inlined
-def narrow_of(meta: int) -> int:
-    """1 where the ids are 16-bit offsets from the base, else 0."""
-    return (meta >> 24) & 1
+def form_of(meta: int) -> int:
+    """Form of a leaf's ids."""
+    return (meta >> 24) & 7
 
 
 @inlined
 def level_of(meta: int) -> int:
     """0 for a leaf, else 1 more than its children's."""
-    return meta >> 25
+    return meta >> 27
 
 
 @step

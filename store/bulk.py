@@ -35,6 +35,7 @@ Floats = npt.NDArray[np.float32]
 @step
 def make_leaf(
     mode: int,
+    top: int,
     words: Words,
     pool: Longs,
     heap: Longs,
@@ -46,10 +47,10 @@ def make_leaf(
 ) -> None:
     """A leaf of the edges `first..last - 1`, as small as it can be; ids ascend."""
     size = class_of(last - first)
-    base = leaf.window(wide(ids[first]), wide(ids[last - 1]), wide(CAPACITIES[size]))
-    leaf.create(mode, words, pool, heap, at, size, base)
+    least, most = wide(ids[first]), wide(ids[last - 1])
+    leaf.create(mode, top, words, pool, heap, at, size, least, most)
     for e in range(first, last):
-        leaf.append(mode, words, at, wide(ids[e]), amounts[e])
+        leaf.append(mode, words, at, wide(ids[e]), amounts[e], False)
 
 
 @step
@@ -74,7 +75,7 @@ def make_tree(
     lows = np.empty(parts, np.int32)
     for j in range(parts):
         start, stop = first + count * j // parts, first + count * (j + 1) // parts
-        make_leaf(mode, words, pool, heap, root, ids, amounts, start, stop)
+        make_leaf(mode, top, words, pool, heap, root, ids, amounts, start, stop)
         lows[j] = ids[start]
         for i in range(RECORD):
             records[RECORD * j + i] = words[root + i]
@@ -128,7 +129,7 @@ def build(
             root = workplace(shard)
             pool = onwards(pools, shard * (FREE + 1 + heap[WIDEST]))
             if last - first <= CAPACITIES[top]:
-                make_leaf(mode, words, pool, heap, root, here, amounts, first, last)
+                make_leaf(mode, top, words, pool, heap, root, here, amounts, first, last)
             else:
                 make_tree(mode, top, words, pool, heap, root, here, amounts, first, last)
             for i in range(RECORD):

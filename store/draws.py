@@ -20,10 +20,11 @@ from store.blocks import (
     UNIT,
     Words,
     count_of,
+    form_of,
     level_of,
-    narrow_of,
     size_of,
     span,
+    upper_bits,
 )
 from store.inner import child
 from store.jit import kernel, step
@@ -55,7 +56,7 @@ def draw_weighted(mode: int, table: Words, words: Words, vertex: int, bits: int)
         block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
         bits = onward(bits)
     ids = block * UNIT + span(mode, capacity)
-    return leaf.id_at(words, ids, narrow_of(meta), base, slot)
+    return leaf.id_at(words, ids, capacity, upper_bits(form_of(meta)), base, slot)
 
 
 @step
@@ -69,8 +70,9 @@ def neighbour_of_rank(mode: int, table: Words, words: Words, vertex: int, rank: 
             rank -= words[at + 3]
             at += 4
         block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
-    return leaf.id_at(words, ids, narrow_of(meta), base, rank)
+    capacity = CAPACITIES[size_of(meta)]
+    ids = block * UNIT + span(mode, capacity)
+    return leaf.id_at(words, ids, capacity, upper_bits(form_of(meta)), base, rank)
 
 
 @step

@@ -30,6 +30,7 @@ from store.blocks import (
     SUMS,
     UNIT,
     USE,
+    WHOLE,
     WIDEST,
     class_of,
     inner_units,
@@ -38,6 +39,7 @@ from store.blocks import (
 from store.lanes import PAD
 from store.memory import GrowingWords
 from store.scalar import change_one
+from store.upgrade import upgrade
 from store.workers import Workers
 
 Ints = npt.NDArray[np.int32]
@@ -84,7 +86,7 @@ class Forest:
         self._count = 0
         self._table = GrowingWords(1024)
         inner = int(inner_units(self._mode, leaf_capacity))
-        widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, 0)))
+        widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, WHOLE)))
         self._widest = widest
         need = 32 * widest
         self._words = GrowingWords(UNIT * 2 * need + PAD)
@@ -333,6 +335,10 @@ class Forest:
             self.ensure_vertices(count)
             self._table.array[: 4 * count] = arrays["table"]
         self._handle[updates.EDGES] = edges
+
+    def upgrade(self) -> None:
+        """Make the trees of a snapshot of version 1, just restored, such as are made today."""
+        upgrade(self._mode, self._table.array, self._words.array, self._count)
 
     def _lookup(self, vertices: Ints, numbers: Ints) -> Floats:
         out = np.empty(len(vertices), np.float32)

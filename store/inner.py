@@ -45,7 +45,8 @@ def route(words: Words, at: int, count: int, number: int) -> int:
     left = count
     while left > 1:
         half = left >> 1
-        low += half if wide(words[at + low + half]) <= number else 0
+        below = (wide(words[at + low + half]) - number - 1) >> 63  # all bits, or none
+        low += half & below
         left -= half
     return low
 
@@ -85,7 +86,7 @@ def append(mode: int, words: Words, at: int, separator: int, records: Words, sou
         words[to + i] = records[source + i]
     words[separators(mode, meta, block) + count] = separator
     mass = total(mode, words, to)
-    weights.push(mode, words, block * UNIT, CAPACITIES[size_of(meta)], count, mass)
+    weights.push(mode, words, block * UNIT, CAPACITIES[size_of(meta)], count, mass, False)
     words[at + 1] = meta + 1
     words[at + 3] += records[source + 3]
 
@@ -138,7 +139,7 @@ def insert(
             mass = total(mode, words, to_records + RECORD * j)
         else:
             mass = load_float(scratch, j if j < k else j - 1)
-        weights.push(mode, words, block * UNIT, CAPACITIES[size], j, mass)
+        weights.push(mode, words, block * UNIT, CAPACITIES[size], j, mass, False)
     if block != old:
         release(words, pool, old, inner_units(mode, capacity))
     words[at] = block
@@ -166,5 +167,5 @@ def erase(mode: int, words: Words, at: int, k: int, scratch: Words) -> None:
         words[here] = first
     for j in range(count - 1):
         mass = load_float(scratch, j if j < k else j + 1)
-        weights.push(mode, words, block * UNIT, capacity, j, mass)
+        weights.push(mode, words, block * UNIT, capacity, j, mass, False)
     words[at + 1] = meta - 1

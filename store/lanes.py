@@ -25,7 +25,7 @@ _Array = np.ndarray[Any, Any]
 PAD = 32
 LANES = 16
 
-_I16, _I32 = ir.IntType(16), ir.IntType(32)
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _WORDS = ir.VectorType(_I32, LANES)
 _HALVES = ir.VectorType(_I16, LANES)
@@ -70,6 +70,13 @@ def _load(context: Any, builder: Any, kind: Any, array: Any, index: Any, count: 
     return builder.select(valid, lanes, _ZEROS)
 
 
+def _sum(builder: Any, lanes: Any) -> Any:
+    for step in (8, 4, 2, 1):
+        turned = ir.Constant(_WORDS, [(lane + step) % LANES for lane in range(LANES)])
+        lanes = builder.fadd(lanes, builder.shuffle_vector(lanes, lanes, turned))
+    return builder.extract_element(lanes, _I32(0))
+
+
 def _prefix(builder: Any, lanes: Any) -> Any:
     """Inclusive prefix sums in four steps (Hillis and Steele)."""
     for step in (1, 2, 4, 8):
@@ -102,18 +109,6 @@ def _first_above(builder: Any, reachable: Any, mass: Any) -> Any:
 
 
 @_step(int)
-def match_words(_: Any, array: Any, index: Any, value: Any) -> Any:
-    """Bits k where `array[index + k] == value`, for k in 0..15; int32 array."""
-
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = _address(context, builder, signature.args[0], args[0], args[1], _WORDS)
-        lanes = builder.load(at, align=4)
-        return _mask(builder, builder.icmp_signed("==", lanes, _splat(builder, args[2], _WORDS)))
-
-    return types.int32(array, types.int64, types.int32), code
-
-
-@_step(int)
 def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
     """Bits k where the uint16 number `index + k` of `array` is `value`, for k in 0..15."""
 
@@ -133,13 +128,26 @@ def sum16(_: Any, array: Any, index: Any, count: Any) -> Any:
     """Sum of `array[index : index + count]`, count <= 16; float32, always in the same order."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = _load(context, builder, signature.args[0], args[0], args[1], args[2])
-        for step in (8, 4, 2, 1):
-            turned = ir.Constant(_WORDS, [(lane + step) % LANES for lane in range(LANES)])
-            lanes = builder.fadd(lanes, builder.shuffle_vector(lanes, lanes, turned))
-        return builder.extract_element(lanes, _I32(0))
+        return _sum(builder, _load(context, builder, signature.args[0], args[0], args[1], args[2]))
 
     return types.float32(array, types.int64, types.int32), code
+
+
+@_step(float)
+def patch16(_: Any, array: Any, index: Any, count: Any, lane: Any, value: Any) -> Any:
+    """As `sum16`, as if `value` stood in a lane already.
+
+    A vector that is read just after one of its lanes was written waits until the write has left
+    the processor's queue, which takes longer than all the rest: so what is new is handed over.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = _load(context, builder, signature.args[0], args[0], args[1], args[2])
+        here = builder.icmp_signed("==", _NUMBERS, _splat(builder, args[3], _WORDS))
+        lanes = builder.select(here, _splat(builder, args[4], _FLOATS), lanes)
+        return _sum(builder, lanes)
+
+    return types.float32(array, types.int64, types.int32, types.int32, types.float32), code
 
 
 @_step(float)
@@ -308,6 +316,77 @@ def store_half(_: Any, words: Any, index: Any, value: Any) -> Any:
         zero = ir.IntType(64)(0)
         base = _address(context, builder, signature.args[0], args[0], zero, _I16)
         builder.store(builder.trunc(args[2], _I16), builder.gep(base, [args[1]]), align=2)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.int64), code
+
+
+@_step(int)
+def load_pair(_: Any, words: Any, byte: Any) -> Any:
+    """The 16 bits from any byte of `words` on."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], ir.IntType(64)(0), _I8)
+        at = builder.bitcast(builder.gep(at, [args[1]]), _I16.as_pointer())
+        return builder.zext(builder.load(at, align=1), ir.IntType(64))
+
+    return types.int64(words, types.int64), code
+
+
+@_step(object)
+def unpack16(_: Any, words: Any, half: Any, byte: Any, form: Any, base: Any, out: Any) -> Any:
+    """Write 16 ids of up to 20 bits (store/blocks.py) to the int32 `out[0:16]`.
+
+    Args:
+        half: the number of the first low half.
+        byte: where the upper bits start.
+        form: 0 to 2.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zero, long = ir.IntType(64)(0), ir.IntType(64)
+        array, half, byte, form, base, out = args
+        longs = ir.VectorType(long, LANES)
+        at = _address(context, builder, signature.args[0], array, zero, _I16)
+        at = builder.bitcast(builder.gep(at, [half]), _HALVES.as_pointer())
+        low = builder.zext(builder.load(at, align=2), _WORDS)
+        at = _address(context, builder, signature.args[0], array, zero, _I8)
+        at = builder.bitcast(builder.gep(at, [byte]), long.as_pointer())
+        upper = _splat(builder, builder.load(at, align=1), longs)
+        numbers = ir.Constant(longs, list(range(LANES)))
+        upper = builder.lshr(upper, builder.shl(numbers, _splat(builder, form, longs)))
+        bits = builder.and_(builder.shl(long(1), form), long(6))
+        mask = builder.sub(builder.shl(long(1), bits), long(1))
+        upper = builder.and_(upper, _splat(builder, mask, longs))
+        upper = builder.shl(builder.trunc(upper, _WORDS), ir.Constant(_WORDS, [16] * LANES))
+        base = _splat(builder, builder.trunc(base, _I32), _WORDS)
+        ids = builder.add(builder.add(low, upper), base)
+        to = _address(context, builder, signature.args[5], out, zero, _WORDS)
+        builder.store(ids, to, align=4)
+        return context.get_dummy_value()
+
+    long = types.int64
+    return types.void(words, long, long, long, long, out), code
+
+
+@_step(int)
+def load_byte(_: Any, words: Any, byte: Any) -> Any:
+    """A byte of `words`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], ir.IntType(64)(0), _I8)
+        return builder.zext(builder.load(builder.gep(at, [args[1]]), align=1), ir.IntType(64))
+
+    return types.int64(words, types.int64), code
+
+
+@_step(object)
+def store_byte(_: Any, words: Any, byte: Any, value: Any) -> Any:
+    """Write the low 8 bits of `value` to a byte of `words`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], ir.IntType(64)(0), _I8)
+        builder.store(builder.trunc(args[2], _I8), builder.gep(at, [args[1]]), align=1)
         return context.get_dummy_value()
 
     return types.void(words, types.int64, types.int64), code

@@ -1,7 +1,7 @@
 """A leaf: ids and weights of up to c edges, in no order.
 
-Layout of its block: the weight index (store/weights.py), then the ids; int32 each, or, in a narrow
-leaf, 16-bit offsets from the leaf's base, two a word. A search compares 16 ids at a time. Deletion
+Layout of its block: the weight index (store/weights.py), then the ids: their low halves, two a
+word, then their upper bits (store/blocks.py). A search compares 16 low halves at a time. Deletion
 puts the last edge in the gap.
 
 A node is known by its record, four words of the arena: pointer, meta, base, edges below. It stands
@@ -18,169 +18,242 @@ import numpy as np
 from store import weights
 from store.blocks import (
     CAPACITIES,
-    NARROW_FROM,
     UNIT,
     Longs,
     Words,
     allocate,
     count_of,
+    form_of,
     leaf_units,
-    narrow_of,
+    pack,
     release,
     size_of,
     span,
+    upper_bits,
 )
 from store.jit import inlined, step
-from store.lanes import load_half, lowest, match_halves, match_words, store_half, wide
+from store.lanes import (
+    load_byte,
+    load_half,
+    load_pair,
+    lowest,
+    match_halves,
+    store_byte,
+    store_half,
+    wide,
+)
 
-WINDOW = 65536  # ids that 16 bits can tell apart
+VECTOR = 16  # a leaf that is not larger has no sums, and is drawn from in one step
 
 
 @inlined
-def id_at(words: Words, ids: int, narrow: int, base: int, slot: int) -> int:
-    """The id in a slot; `ids` is the word where the leaf's ids start."""
-    if narrow:
-        return base + load_half(words, 2 * ids + slot)
-    return wide(words[ids + slot])
+def upper_at(words: Words, ids: int, capacity: int, bits: int, slot: int) -> int:
+    """The upper bits of the id in a slot."""
+    at = slot * bits
+    # Where there are none, what is read, and masked, is the last sum: its line is at hand.
+    start = 4 * ids + (2 * capacity if bits else -4)
+    return (load_pair(words, start + (at >> 3)) >> (at & 7)) & ((1 << bits) - 1)
 
 
 @inlined
-def set_id(words: Words, ids: int, narrow: int, base: int, slot: int, number: int) -> None:
+def id_at(words: Words, ids: int, capacity: int, bits: int, base: int, slot: int) -> int:
+    """The id in a slot; `ids` is the word where the leaf's ids start, `bits` their upper bits."""
+    upper = upper_at(words, ids, capacity, bits, slot)
+    return base + load_half(words, 2 * ids + slot) + (upper << 16)
+
+
+@inlined
+def set_id(
+    words: Words, ids: int, capacity: int, bits: int, base: int, slot: int, number: int
+) -> None:
     """Write an id that the leaf can hold."""
-    if narrow:
-        store_half(words, 2 * ids + slot, number - base)
-    else:
-        words[ids + slot] = number
+    offset = number - base
+    store_half(words, 2 * ids + slot, offset)
+    if bits:
+        upper, at = offset >> 16, slot * bits
+        byte = 4 * ids + 2 * capacity + (at >> 3)
+        if bits < 8:
+            shift = at & 7
+            others = load_byte(words, byte) & ~(((1 << bits) - 1) << shift)
+            upper = others | (upper << shift)
+        store_byte(words, byte, upper)
+        if bits == 16:
+            store_byte(words, byte + 1, upper >> 8)
 
 
 @inlined
-def find(words: Words, ids: int, narrow: int, base: int, count: int, number: int) -> int:
+def find(
+    words: Words, ids: int, capacity: int, bits: int, base: int, count: int, number: int
+) -> int:
     """The slot that holds `number`, or -1."""
-    if narrow:
-        offset = number - base
-        if offset < 0 or offset >= WINDOW:
-            return -1
-        for i in range(0, count, 16):
-            mask = match_halves(words, 2 * ids + i, np.int32(offset))
-            if mask:
-                slot = i + lowest(mask)
-                return slot if slot < count else -1
+    offset = number - base
+    upper = offset >> 16
+    if upper >> bits:  # below the base, too
         return -1
     for i in range(0, count, 16):
-        mask = match_words(words, ids + i, np.int32(number))
-        if mask:
-            slot = i + lowest(mask)
-            return slot if slot < count else -1
+        mask = wide(match_halves(words, 2 * ids + i, np.int32(offset & 0xFFFF)))
+        while mask:
+            slot = i + wide(lowest(mask))
+            if slot >= count:
+                return -1
+            if upper_at(words, ids, capacity, bits, slot) == upper:
+                return slot
+            mask &= mask - 1
     return -1
 
 
 @step
-def window(least: int, most: int, capacity: int) -> int:
-    """The base from which 16 bits reach all of `least..most`, or -1 where a leaf is to be wide."""
-    if capacity < NARROW_FROM or most - least >= WINDOW:
-        return -1
-    return max(0, (least + most + 1) // 2 - WINDOW // 2)
+def shape(mode: int, top: int, size: int, least: int, most: int) -> tuple[int, int, int]:
+    """Class, form and base of a leaf of at least a class, for the ids `least..most`.
+
+    The class is the greatest, and the form the widest, that take no more units than are needed.
+    """
+    form = 0
+    while (most - least) >> (16 + upper_bits(form)):
+        form += 1
+    units = leaf_units(mode, CAPACITIES[size], form)
+    while (
+        size < top
+        and CAPACITIES[size] != VECTOR
+        and leaf_units(mode, CAPACITIES[size + 1], form) == units
+    ):
+        size += 1
+    if form == 0 and leaf_units(mode, CAPACITIES[size], 1) == units:
+        form = 1
+    reach = 16 + upper_bits(form)
+    base = wide(0)
+    if most >> reach:
+        base = max(base, (least + most + 1) // 2 - (1 << (reach - 1)))
+    return size, form, base
 
 
 @step
-def extent(words: Words, ids: int, narrow: int, base: int, count: int) -> tuple[int, int]:
-    """Least and greatest id of a leaf that is not empty."""
-    least = id_at(words, ids, narrow, base, 0)
-    most = least
+def read_ids(
+    words: Words, ids: int, capacity: int, bits: int, base: int, count: int, out: Words
+) -> None:
+    """Write all ids of a leaf to `out`, shape (count,)."""
+    for i in range(count):
+        out[i] = base + load_half(words, 2 * ids + i)
+    if bits:
+        for i in range(count):
+            out[i] += upper_at(words, ids, capacity, bits, i) << 16
+
+
+@step
+def write_ids(
+    words: Words, ids: int, capacity: int, bits: int, base: int, count: int, numbers: Words
+) -> None:
+    """Write `numbers[:count]` as the ids of a leaf."""
+    for i in range(count):
+        store_half(words, 2 * ids + i, numbers[i] - base)
+    start = 4 * ids + 2 * capacity
+    if bits == 16:
+        for i in range(count):
+            upper = (numbers[i] - base) >> 16
+            store_byte(words, start + 2 * i, upper)
+            store_byte(words, start + 2 * i + 1, upper >> 8)
+    elif bits:
+        each = wide(8 // bits)  # ids in a byte
+        for i in range(0, count, each):
+            packed = 0
+            for j in range(each):
+                packed |= (((numbers[i + j] - base) >> 16) & ((1 << bits) - 1)) << (bits * j)
+            store_byte(words, start, packed)
+            start += 1
+
+
+@step
+def extent(numbers: Words, count: int) -> tuple[int, int]:
+    """Least and greatest of `count` > 0 ids."""
+    least, most = numbers[0], numbers[0]
     for i in range(1, count):
-        number = id_at(words, ids, narrow, base, i)
-        least = min(least, number)
-        most = max(most, number)
-    return least, most
+        least = min(least, numbers[i])
+        most = max(most, numbers[i])
+    return wide(least), wide(most)
 
 
 @step
 def move(
     mode: int,
+    top: int,
     words: Words,
     pool: Longs,
     heap: Longs,
     at: int,
     size: int,
     extra: int,
+    scratch: Words,
 ) -> None:
     """Move a leaf to a block of another class, and choose anew how its ids are held.
 
     Args:
         at: the word where the leaf's record starts.
-        size: the new class, with room for the leaf's edges.
+        size: the new class, with room for the leaf's edges, or a smaller than it will be.
         extra: an id that is about to come in, or -1.
+        scratch: room for the leaf's ids.
     """
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    count, narrow, old = count_of(meta), narrow_of(meta), CAPACITIES[size_of(meta)]
+    count, form, old = count_of(meta), form_of(meta), CAPACITIES[size_of(meta)]
     source = block * UNIT
-    ids = source + span(mode, old)
-    capacity = CAPACITIES[size]
-
-    least, most = extra, extra
+    read_ids(words, source + span(mode, old), old, upper_bits(form), base, count, scratch)
+    least, most = max(extra, wide(0)), max(extra, wide(0))
     if count > 0:
-        least, most = extent(words, ids, narrow, base, count)
-        if extra >= 0:
-            least, most = min(least, extra), max(most, extra)
-    new_base = window(least, most, capacity) if most >= 0 else -1
-    new_narrow = 1 if new_base >= 0 else 0
-    new_base = max(new_base, 0)
+        low, high = extent(scratch, count)
+        least, most = (min(low, extra), max(high, extra)) if extra >= 0 else (low, high)
+    size, new_form, new_base = shape(mode, top, size, least, most)
+    capacity, bits = CAPACITIES[size], upper_bits(new_form)
 
-    new = allocate(words, pool, heap, leaf_units(mode, capacity, new_narrow))
+    new = allocate(words, pool, heap, leaf_units(mode, capacity, new_form))
     to = new * UNIT
     weights.copy(mode, words, source, old, to, capacity, count)
-    new_ids = to + span(mode, capacity)
-    for i in range(count):
-        number = id_at(words, ids, narrow, base, i)
-        set_id(words, new_ids, new_narrow, new_base, i, number)
-    release(words, pool, block, leaf_units(mode, old, narrow))
+    ids = to + span(mode, capacity)
+    write_ids(words, ids, capacity, bits, new_base, count, scratch)
+    release(words, pool, block, leaf_units(mode, old, form))
     words[at] = new
-    words[at + 1] = count | (size << 16) | (new_narrow << 24)
+    words[at + 1] = pack(count, size, new_form, 0)
     words[at + 2] = new_base
 
 
 @step
-def append(mode: int, words: Words, at: int, number: int, weight: float) -> None:
-    """Add an edge to a leaf that has room, and can hold the id."""
+def append(mode: int, words: Words, at: int, number: int, weight: float, deep: bool) -> float:
+    """Add an edge to a leaf that has room, and can hold the id; returns as `weights.put`."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    count, capacity = count_of(meta), CAPACITIES[size_of(meta)]
+    count, capacity, bits = count_of(meta), CAPACITIES[size_of(meta)], upper_bits(form_of(meta))
     where = block * UNIT
-    set_id(words, where + span(mode, capacity), narrow_of(meta), base, count, number)
-    weights.push(mode, words, where, capacity, count, weight)
+    set_id(words, where + span(mode, capacity), capacity, bits, base, count, number)
     words[at + 1] = meta + 1
     words[at + 3] += 1
+    return weights.push(mode, words, where, capacity, count, weight, deep)
 
 
 @step
 def remove(mode: int, words: Words, at: int, slot: int) -> None:
     """Remove the edge in a slot; the last one takes its place."""
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    count, capacity, narrow = count_of(meta), CAPACITIES[size_of(meta)], narrow_of(meta)
+    count, capacity, bits = count_of(meta), CAPACITIES[size_of(meta)], upper_bits(form_of(meta))
     where = block * UNIT
     ids = where + span(mode, capacity)
     last = count - 1
     if slot != last:
-        moved = weights.get(mode, words, where, last)
-        weights.put(mode, words, where, capacity, count, slot, moved)
-        set_id(words, ids, narrow, base, slot, id_at(words, ids, narrow, base, last))
-    weights.pop(mode, words, where, capacity, count)
+        number = id_at(words, ids, capacity, bits, base, last)
+        set_id(words, ids, capacity, bits, base, slot, number)
     words[at + 1] = meta - 1
     words[at + 3] -= 1
+    weights.remove(mode, words, where, capacity, count, slot)
 
 
 @inlined
 def fits(capacity: int, meta: int, base: int, number: int) -> bool:
     """Whether a leaf has room for one more edge, and can hold this id."""
-    if count_of(meta) >= capacity:
-        return False
-    return narrow_of(meta) == 0 or 0 <= number - base < WINDOW
+    reach = 16 + upper_bits(form_of(meta))
+    return count_of(meta) < capacity and (number - base) >> reach == 0
 
 
 @step
 def drop(mode: int, words: Words, pool: Longs, at: int) -> None:
     """Give a leaf's block back; its record is empty."""
     meta = wide(words[at + 1])
-    units = leaf_units(mode, CAPACITIES[size_of(meta)], narrow_of(meta))
+    units = leaf_units(mode, CAPACITIES[size_of(meta)], form_of(meta))
     release(words, pool, wide(words[at]), units)
     for i in range(4):
         words[at + i] = 0
@@ -189,17 +262,18 @@ def drop(mode: int, words: Words, pool: Longs, at: int) -> None:
 @step
 def create(
     mode: int,
+    top: int,
     words: Words,
     pool: Longs,
     heap: Longs,
     at: int,
     size: int,
-    base: int,
+    least: int,
+    most: int,
 ) -> None:
-    """An empty leaf of a class; `base` >= 0 makes it narrow, -1 wide."""
-    narrow = 1 if base >= 0 else 0
-    units = leaf_units(mode, CAPACITIES[size], narrow)
-    words[at] = allocate(words, pool, heap, units)
-    words[at + 1] = (size << 16) | (narrow << 24)
-    words[at + 2] = max(base, 0)
+    """An empty leaf of a class, or a greater, for the ids `least..most`."""
+    size, form, base = shape(mode, top, size, least, most)
+    words[at] = allocate(words, pool, heap, leaf_units(mode, CAPACITIES[size], form))
+    words[at + 1] = pack(0, size, form, 0)
+    words[at + 2] = base
     words[at + 3] = 0

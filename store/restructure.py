@@ -18,16 +18,17 @@ from store.blocks import (
     Words,
     class_of,
     count_of,
+    form_of,
     inner_units,
     leaf_units,
     level_of,
-    narrow_of,
     release,
     size_of,
     span,
+    upper_bits,
 )
 from store.jit import step
-from store.lanes import wide
+from store.lanes import onwards, wide
 
 ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
 SPARE = 4  # words after the root's record: where the record of a new part is written
@@ -92,31 +93,29 @@ def split_leaf(
         The least id that belongs to the second part.
     """
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    count, narrow, capacity = count_of(meta), narrow_of(meta), CAPACITIES[size_of(meta)]
-    where = block * UNIT
+    count, form, capacity = count_of(meta), form_of(meta), CAPACITIES[size_of(meta)]
+    where, bits = block * UNIT, upper_bits(form)
     ids = where + span(mode, capacity)
-    for i in range(count):
-        scratch[i] = leaf.id_at(words, ids, narrow, base, i)
+    leaf.read_ids(words, ids, capacity, bits, base, count, scratch)
     separator = pivot(scratch, count)
+    leaf.read_ids(words, ids, capacity, bits, base, count, scratch)
 
-    below, least, less, more, most = 0, separator, wide(-1), separator, separator
+    below, least, less, more, most = 0, separator, wide(0), separator, separator
     for i in range(count):
-        number = leaf.id_at(words, ids, narrow, base, i)
+        number = wide(scratch[i])
         if number < separator:
             below += 1
             least, less = min(least, number), max(less, number)
         else:
             more, most = min(more, number), max(most, number)
     first, second = roomy(below, top), roomy(count - below, top)
-    first_base = leaf.window(least, less, CAPACITIES[first])
-    second_base = leaf.window(more, most, CAPACITIES[second])
-    leaf.create(mode, words, pool, heap, at, first, first_base)
-    leaf.create(mode, words, pool, heap, new, second, second_base)
+    leaf.create(mode, top, words, pool, heap, at, first, least, less)
+    leaf.create(mode, top, words, pool, heap, new, second, more, most)
     for i in range(count):
-        number = leaf.id_at(words, ids, narrow, base, i)
+        number = wide(scratch[i])
         weight = weights.get(mode, words, where, i)
-        leaf.append(mode, words, at if number < separator else new, number, weight)
-    release(words, pool, block, leaf_units(mode, capacity, narrow))
+        leaf.append(mode, words, at if number < separator else new, number, weight, False)
+    release(words, pool, block, leaf_units(mode, capacity, form))
     return separator
 
 
@@ -223,7 +222,7 @@ def merge(
     count = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
     size = roomy(count, top)
     if level_of(wide(words[left + 1])) == 0:
-        _merge_leaves(mode, words, pool, heap, left, right, spare, size)
+        _merge_leaves(mode, top, words, pool, heap, left, right, spare, size, scratch)
     else:
         level = level_of(wide(words[left + 1]))
         inner.create(mode, words, pool, heap, spare, size, level)
@@ -241,12 +240,13 @@ def merge(
     block, meta = wide(words[parent]), wide(words[parent + 1])
     mass = inner.total(mode, words, left)
     capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
-    weights.put(mode, words, block * UNIT, capacity, count, k, mass)
+    weights.put(mode, words, block * UNIT, capacity, count, k, mass, False)
 
 
 @step
 def _merge_leaves(
     mode: int,
+    top: int,
     words: Words,
     pool: Longs,
     heap: Longs,
@@ -254,31 +254,26 @@ def _merge_leaves(
     right: int,
     spare: int,
     size: int,
+    scratch: Words,
 ) -> None:
-    least, most = wide(2**31 - 1), wide(-1)
+    together = wide(0)
     for part in (left, right):
-        block, meta, base = (
-            wide(words[part]),
-            wide(words[part + 1]),
-            wide(words[part + 2]),
-        )
-        if count_of(meta) > 0:
-            ids = block * UNIT + span(mode, CAPACITIES[size_of(meta)])
-            low, high = leaf.extent(words, ids, narrow_of(meta), base, count_of(meta))
-            least, most = min(least, low), max(most, high)
-    base = leaf.window(least, most, CAPACITIES[size]) if most >= 0 else -1
-    leaf.create(mode, words, pool, heap, spare, size, base)
+        block, meta, base = wide(words[part]), wide(words[part + 1]), wide(words[part + 2])
+        capacity, bits = CAPACITIES[size_of(meta)], upper_bits(form_of(meta))
+        ids = block * UNIT + span(mode, capacity)
+        to = onwards(scratch, together)
+        leaf.read_ids(words, ids, capacity, bits, base, count_of(meta), to)
+        together += count_of(meta)
+    least, most = leaf.extent(scratch, together) if together else (wide(0), wide(0))
+    leaf.create(mode, top, words, pool, heap, spare, size, least, most)
+    done = wide(0)
     for part in (left, right):
-        block, meta, base = (
-            wide(words[part]),
-            wide(words[part + 1]),
-            wide(words[part + 2]),
-        )
-        where, capacity = block * UNIT, CAPACITIES[size_of(meta)]
+        block, meta = wide(words[part]), wide(words[part + 1])
         for i in range(count_of(meta)):
-            number = leaf.id_at(words, where + span(mode, capacity), narrow_of(meta), base, i)
-            leaf.append(mode, words, spare, number, weights.get(mode, words, where, i))
-        release(words, pool, block, leaf_units(mode, capacity, narrow_of(meta)))
+            weight = weights.get(mode, words, block * UNIT, i)
+            leaf.append(mode, words, spare, wide(scratch[done + i]), weight, False)
+        done += count_of(meta)
+        release(words, pool, block, leaf_units(mode, CAPACITIES[size_of(meta)], form_of(meta)))
 
 
 @step
@@ -301,9 +296,9 @@ def tidy(
         leaf.drop(mode, words, pool, root)
         return
     if 2 * count <= capacity and size_of(meta) > 0:
-        size = roomy(max(count, 1), top)
-        if size < size_of(meta):
-            leaf.move(mode, words, pool, heap, at, size, wide(-1))
+        size, form = roomy(max(count, 1), top), form_of(meta)
+        if leaf_units(mode, CAPACITIES[size], form) < leaf_units(mode, capacity, form):
+            leaf.move(mode, top, words, pool, heap, at, size, wide(-1), scratch)
 
     for d in range(depth, 0, -1):
         count = count_of(wide(words[path[2 * d] + 1]))

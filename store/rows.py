@@ -14,10 +14,11 @@ from store.blocks import (
     Longs,
     Words,
     count_of,
+    form_of,
     level_of,
-    narrow_of,
     size_of,
     span,
+    upper_bits,
 )
 from store.inner import child
 from store.jit import kernel, step
@@ -68,13 +69,13 @@ def next_leaf(mode: int, words: Words, path: Longs, depth: int) -> bool:
 @step
 def read_leaf(mode: int, words: Words, block: int, meta: int, base: int, keys: Longs) -> int:
     """Write a leaf's edges to `keys`, id in the upper and weight's bits in the lower half."""
-    capacity, narrow, count = CAPACITIES[size_of(meta)], narrow_of(meta), count_of(meta)
+    capacity, count, bits = CAPACITIES[size_of(meta)], count_of(meta), upper_bits(form_of(meta))
     where = block * UNIT
     ids = where + span(mode, capacity)
     one = words_room(1)
     for i in range(count):
         store_float(one, 0, weights.get(mode, words, where, i))
-        keys[i] = (leaf.id_at(words, ids, narrow, base, i) << 32) | wide(one[0])
+        keys[i] = (leaf.id_at(words, ids, capacity, bits, base, i) << 32) | wide(one[0])
     return count
 
 

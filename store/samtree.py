@@ -16,11 +16,13 @@ from store.blocks import (
     UNIT,
     Longs,
     Words,
+    class_of,
     count_of,
+    form_of,
     level_of,
-    narrow_of,
     size_of,
     span,
+    upper_bits,
 )
 from store.inner import child, route, separators, total
 from store.jit import inlined, step
@@ -56,14 +58,15 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
 
 
 @step
-def refresh(mode: int, words: Words, path: Longs, depth: int, change: int) -> None:
-    """Bring the sums and counts above a changed leaf up to date."""
+def refresh(mode: int, words: Words, path: Longs, depth: int, change: int, mass: float) -> None:
+    """Bring the sums and counts above a changed leaf up to date; its sum is `mass`, or -1."""
     for d in range(depth - 1, -1, -1):
         at = path[2 * d]
         block, meta = wide(words[at]), wide(words[at + 1])
         capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
-        mass = total(mode, words, path[2 * d + 2])
-        weights.put(mode, words, block * UNIT, capacity, count, path[2 * d + 1], mass)
+        if mass < 0:
+            mass = total(mode, words, path[2 * d + 2])
+        mass = weights.put(mode, words, block * UNIT, capacity, count, path[2 * d + 1], mass, d > 0)
         words[at + 3] += change
 
 
@@ -95,37 +98,39 @@ def change(
     if words[root] == 0:
         if op == DELETE:
             return 0
-        leaf.create(mode, words, pool, heap, root, wide(0), wide(-1))
-        leaf.append(mode, words, root, number, weight)
+        leaf.create(mode, top, words, pool, heap, root, wide(0), wide(0), number)
+        leaf.append(mode, words, root, number, weight, False)
         return 1
 
     depth = descend(mode, words, root, number, path)
     at = path[2 * depth]
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
-    capacity, count = CAPACITIES[size_of(meta)], count_of(meta)
+    capacity, count, bits = CAPACITIES[size_of(meta)], count_of(meta), upper_bits(form_of(meta))
     where = block * UNIT
-    slot = leaf.find(words, where + span(mode, capacity), narrow_of(meta), base, count, number)
+    ids = where + span(mode, capacity)
+    slot = leaf.find(words, ids, capacity, bits, base, count, number)
     if slot >= 0 and op != DELETE:
         if op == ADD:
-            weights.add(mode, words, where, capacity, count, slot, weight)
+            mass = weights.add(mode, words, where, capacity, count, slot, weight, depth > 0)
         else:
-            weights.put(mode, words, where, capacity, count, slot, weight)
-        refresh(mode, words, path, depth, wide(0))
+            mass = weights.put(mode, words, where, capacity, count, slot, weight, depth > 0)
+        refresh(mode, words, path, depth, wide(0), mass)
         return 0
     if op == DELETE:
         if slot < 0:
             return 0
         leaf.remove(mode, words, at, slot)
-        refresh(mode, words, path, depth, wide(-1))
+        refresh(mode, words, path, depth, wide(-1), single(-1))
         if 2 * count <= capacity or count == 1:
             restructure.tidy(mode, top, words, pool, heap, path, depth, scratch)
         return -1
 
     if not leaf.fits(capacity, meta, base, number):
-        if count < capacity:  # the id is out of a narrow leaf's window
-            leaf.move(mode, words, pool, heap, at, size_of(meta), number)
+        if count < capacity:  # the id is out of the leaf's reach
+            leaf.move(mode, top, words, pool, heap, at, class_of(count + 1), number, scratch)
         elif size_of(meta) < top:
-            leaf.move(mode, words, pool, heap, at, size_of(meta) + 1, number)
+            size = min(class_of(capacity + (capacity >> 3) + 1), top)
+            leaf.move(mode, top, words, pool, heap, at, size, number, scratch)
         else:
             restructure.split(mode, top, words, pool, heap, path, depth, scratch)
             depth = descend(mode, words, root, number, path)
@@ -133,9 +138,9 @@ def change(
             size = size_of(wide(words[at + 1]))
             if not leaf.fits(CAPACITIES[size], wide(words[at + 1]), wide(words[at + 2]), number):
                 bigger = size + 1 if count_of(wide(words[at + 1])) == CAPACITIES[size] else size
-                leaf.move(mode, words, pool, heap, at, bigger, number)
-    leaf.append(mode, words, at, number, weight)
-    refresh(mode, words, path, depth, wide(1))
+                leaf.move(mode, top, words, pool, heap, at, bigger, number, scratch)
+    mass = leaf.append(mode, words, at, number, weight, depth > 0)
+    refresh(mode, words, path, depth, wide(1), mass)
     return 1
 
 
@@ -151,6 +156,6 @@ def lookup(mode: int, table: Words, words: Words, vertex: int, number: int) -> f
         at = child(mode, meta, block, k)
         block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     capacity = CAPACITIES[size_of(meta)]
-    ids = block * UNIT + span(mode, capacity)
-    slot = leaf.find(words, ids, narrow_of(meta), base, count_of(meta), number)
+    ids, bits = block * UNIT + span(mode, capacity), upper_bits(form_of(meta))
+    slot = leaf.find(words, ids, capacity, bits, base, count_of(meta), number)
     return weights.get(mode, words, block * UNIT, slot) if slot >= 0 else single(-1)

@@ -24,7 +24,8 @@ from store.memory import copied
 if TYPE_CHECKING:
     from store.graph import DynamicGraph
 
-VERSION = 1
+VERSION = 2
+OLDER = 1  # what is read, too
 LARGE = ("table", "words")
 _CHUNK = 1 << 22  # bytes
 _ID_ARRAYS = ("hashes", "offsets", "lengths", "free", "blob", "state")
@@ -102,8 +103,9 @@ def load(kind: "type[G]", folder: Path, *, threads: int = 1, mapped: bool = Fals
         version = head["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds no graph that can be read: {error}") from error
-    if version != VERSION:
-        raise ValueError(f"{folder} is of version {version}: this program reads {VERSION}")
+    if version not in (OLDER, VERSION):
+        readable = f"{OLDER} and {VERSION}"
+        raise ValueError(f"{folder} is of version {version}: this program reads {readable}")
     graph = kind(
         [Relation(**one) for one in head["relations"]],
         leaf_index=head["leaf_index"],
@@ -128,6 +130,8 @@ def load(kind: "type[G]", folder: Path, *, threads: int = 1, mapped: bool = Fals
             for name in forest.arrays()
         }
         forest.restore(arrays, keep=mapped)
+        if version == OLDER:
+            forest.upgrade()
     return graph
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from store.blocks import Words
 from store.jit import inlined, step
-from store.lanes import load_float, pick16, single, store_float, sum16
+from store.lanes import load_float, patch16, pick16, single, store_float, sum16
 
 
 @inlined
@@ -33,26 +33,51 @@ def get(words: Words, at: int, slot: int) -> float:
 
 
 @inlined
-def put(words: Words, at: int, capacity: int, count: int, slot: int, weight: float) -> None:
-    """Overwrite the weight of a slot."""
-    store_float(words, at + slot, weight)
-    if capacity > 16:
-        fix(words, at, capacity, count, slot >> 4)
+def total_with(words: Words, sums: int, groups: int, group: int, part: float) -> float:
+    """As `total`, as if `part` stood as the sum of a group already."""
+    result = single(0)
+    for first in range(0, groups, 16):
+        some = np.int32(min(16, groups - first))
+        lane = np.int32(group - first)  # no lane at all, where it is in another sixteen
+        result += patch16(words, sums + first, some, lane, part)
+    return result
 
 
 @inlined
-def push(words: Words, at: int, capacity: int, count: int, weight: float) -> None:
-    """Append a weight to `count` others."""
-    store_float(words, at + count, weight)
-    if capacity > 16:
-        fix(words, at, capacity, count + 1, count >> 4)
+def put(
+    words: Words, at: int, capacity: int, count: int, slot: int, weight: float, deep: bool
+) -> float:
+    """Overwrite the weight of a slot, or append it as the last of `count`.
+
+    Returns:
+        The total where it is wanted, else -1.
+    """
+    if capacity <= 16:
+        whole = single(-1)
+        if deep:
+            whole = patch16(words, at, np.int32(count), np.int32(slot), weight)
+        store_float(words, at + slot, weight)
+        return whole
+    group = slot >> 4
+    lanes = np.int32(min(16, count - 16 * group))
+    part = patch16(words, at + 16 * group, lanes, np.int32(slot & 15), weight)
+    whole = single(-1)
+    if deep:
+        whole = total_with(words, at + capacity, (count + 15) >> 4, group, part)
+    store_float(words, at + slot, weight)
+    store_float(words, at + capacity + group, part)
+    return whole
 
 
 @step
-def pop(words: Words, at: int, capacity: int, count: int) -> None:
-    """Drop the last of `count` weights."""
+def remove(words: Words, at: int, capacity: int, count: int, slot: int) -> None:
+    """Put the last of `count` weights in a slot's place."""
+    last = count - 1
+    if slot != last:
+        put(words, at, capacity, count, slot, load_float(words, at + last), False)
     if capacity > 16:
-        fix(words, at, capacity, count - 1, (count - 1) >> 4)
+        part = sum16(words, at + 16 * (last >> 4), np.int32(last & 15))
+        store_float(words, at + capacity + (last >> 4), part)
 
 
 @inlined

@@ -13,7 +13,22 @@ A kernel knows a forest by one number, the address of its *handle*:
 import numpy as np
 import numpy.typing as npt
 
-from store.blocks import FREE, LIMIT, NEED, NEXT, RECORD, UNIT, WIDEST, Longs, Words
+from store.blocks import (
+    CAPACITIES,
+    FREE,
+    LIMIT,
+    NEED,
+    NEXT,
+    RECORD,
+    UNIT,
+    WIDEST,
+    Longs,
+    Words,
+    count_of,
+    level_of,
+    size_of,
+    span,
+)
 from store.jit import inlined, kernel, step
 from store.lanes import (
     PAD,
@@ -36,6 +51,11 @@ SHARDS = 16
 SCRATCH = 2048 + PAD
 WAY = 2 * MAX_HEIGHT
 DIGITS = 2049
+
+# How many changes ahead a batch asks for its columns, the trees' records, and their top nodes.
+COLUMNS, TREES, NODES = 32, 20, 10
+LINE = 16  # words of a cache line
+SMALL = 64  # edges of a leaf of which all is asked for
 
 
 @inlined
@@ -83,6 +103,26 @@ def room_for(handle: Longs, changes: int) -> bool:
     return enough
 
 
+@step
+def ask_node(mode: int, words: Words, block: int, meta: int) -> None:
+    """Ask for the lines that a change reads of a top node: all ids, and where a weight comes in."""
+    capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
+    where = block * UNIT
+    here = where + span(mode, capacity)
+    if level_of(meta) > 0:
+        for line in range(0, count, LINE):
+            prefetch(words, here + line)
+    elif capacity <= SMALL:
+        for line in range(where, here + (capacity >> 1) + 4, LINE):
+            prefetch(words, line)
+    else:
+        prefetch(words, where + count)
+        prefetch(words, where + capacity)
+        for line in range(0, (count >> 1) + LINE, LINE):
+            prefetch(words, here + line)
+        prefetch(words, here + (capacity >> 1))
+
+
 @kernel
 def apply_rows(
     forest: int,
@@ -113,15 +153,20 @@ def apply_rows(
         progress[3] = 0
     rows, heads, tails = pointer(order), pointer(vertices), pointer(numbers)
     weights, kinds = pointer(amounts), pointer(ops)
-    came = 0
+    mode, came = handle[MODE], 0
     at = progress[0]
     while at < stop and room_for(handle, wide(1)):
-        if at + 12 < stop:
-            prefetch(table, RECORD * wide(heads[rows[at + 12]]))
-        if at + 6 < stop:
-            ahead = UNIT * wide(table[RECORD * wide(heads[rows[at + 6]])])
-            for line in range(0, 64, 16):
-                prefetch(words, ahead + line)
+        if at + COLUMNS < stop:
+            e = wide(rows[at + COLUMNS])
+            prefetch(heads, e)
+            prefetch(tails, e)
+            prefetch(weights, e)
+            prefetch(kinds, e)
+        if at + TREES < stop:
+            prefetch(table, RECORD * wide(heads[rows[at + TREES]]))
+        if at + NODES < stop:
+            record = RECORD * wide(heads[rows[at + NODES]])
+            ask_node(mode, words, wide(table[record]), wide(table[record + 1]))
         e = wide(rows[at])
         vertex, number, op = wide(heads[e]), wide(tails[e]), wide(kinds[e])
         came += change_tree(handle, vertex, number, weights[e], op, path, scratch)

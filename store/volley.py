@@ -17,10 +17,11 @@ from store.blocks import (
     Longs,
     Words,
     count_of,
+    form_of,
     level_of,
-    narrow_of,
     size_of,
     span,
+    upper_bits,
 )
 from store.inner import child
 from store.jit import inlined, step
@@ -33,7 +34,9 @@ from store.lanes import (
     pick16,
     prefetch,
     scan16,
+    unpack16,
     wide,
+    words_room,
 )
 from store.leaf import id_at
 from store.random_bits import lower, number, onward, row_key, upper
@@ -61,14 +64,22 @@ def small_row(
     out: Words,
     to: int,
     scanned: Floats,
+    unpacked: Words,
 ) -> None:
     """Draw from one leaf of up to 16 edges: scan it once, then look each draw up."""
-    count, narrow = count_of(meta), narrow_of(meta)
+    count, capacity = count_of(meta), wide(CAPACITIES[size_of(meta)])
+    bits = upper_bits(form_of(meta))
     mass = scan16(words, where, count, scanned)
-    ids = where + wide(CAPACITIES[size_of(meta)])
+    ids = where + capacity
+    if bits <= 4:
+        unpack16(words, 2 * ids, 4 * ids + 2 * capacity, form_of(meta), base, unpacked)
+        for j in range(k):
+            lane = wide(find16(scanned, upper(number(key, skip + j)) * mass))
+            out[to + j] = unpacked[lane] if lane >= 0 else -1
+        return
     for j in range(k):
         lane = wide(find16(scanned, upper(number(key, skip + j)) * mass))
-        out[to + j] = id_at(words, ids, narrow, base, lane) if lane >= 0 else -1
+        out[to + j] = id_at(words, ids, capacity, bits, base, lane) if lane >= 0 else -1
 
 
 @step
@@ -84,7 +95,8 @@ def few_groups(
     to: int,
 ) -> None:
     """Draw from one leaf of up to 64 edges, from most groups more than once: scan each first."""
-    capacity, count, narrow = wide(CAPACITIES[size_of(meta)]), count_of(meta), narrow_of(meta)
+    capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
+    uppers = upper_bits(form_of(meta))
     groups = (count + 15) >> 4
     scanned, scans, masses = floats_room(LANES), floats_room(SCANS), floats_room(FEW)
     mass = scan16(words, where + capacity, groups, scanned)
@@ -99,7 +111,7 @@ def few_groups(
         if group >= 0:
             lane = wide(find16(onwards(scans, LANES * group), lower(bits) * masses[group]))
         slot = 16 * group + lane
-        out[to + j] = id_at(words, ids, narrow, base, slot) if lane >= 0 else -1
+        out[to + j] = id_at(words, ids, capacity, uppers, base, slot) if lane >= 0 else -1
 
 
 @inlined
@@ -117,7 +129,8 @@ def leaf_row(
     state: Longs,
 ) -> None:
     """Draw from one leaf of up to 256 edges: find all groups, then all lanes."""
-    capacity, count, narrow = wide(CAPACITIES[size_of(meta)]), count_of(meta), narrow_of(meta)
+    capacity, count = wide(CAPACITIES[size_of(meta)]), count_of(meta)
+    uppers = upper_bits(form_of(meta))
     groups = (count + 15) >> 4
     mass = scan16(words, where + capacity, groups, scanned)
     ids = where + span(SUMS, capacity)
@@ -126,7 +139,7 @@ def leaf_row(
         group = wide(find16(scanned, upper(bits) * mass))
         state[FIELDS * j + GROUP] = group
         prefetch(words, where + 16 * group)
-        prefetch(words, ids + ((16 * group) >> narrow) + 8)
+        prefetch(words, ids + 8 * group + 4)
     for j in range(k):
         first = 16 * state[FIELDS * j + GROUP]
         if first < 0:
@@ -134,7 +147,8 @@ def leaf_row(
             continue
         lanes = min(16, count - first)
         lane = wide(pick16(words, where + first, lanes, lower(number(key, skip + j))))
-        out[to + j] = id_at(words, ids, narrow, base, first + lane) if lane >= 0 else -1
+        slot = first + lane
+        out[to + j] = id_at(words, ids, capacity, uppers, base, slot) if lane >= 0 else -1
 
 
 @inlined
@@ -176,7 +190,7 @@ def tree_row(
                 prefetch(words, where + 16 * group)
                 if level == 0:
                     ids = where + span(SUMS, capacity)
-                    prefetch(words, ids + ((16 * group) >> narrow_of(meta)) + 8)
+                    prefetch(words, ids + 8 * group + 4)
                 else:
                     prefetch(words, child(SUMS, meta, state[FIELDS * j + BLOCK], 16 * group))
                     prefetch(words, child(SUMS, meta, state[FIELDS * j + BLOCK], 16 * group + 8))
@@ -206,7 +220,8 @@ def tree_row(
                 out[to + j] = -1
             elif level == 0:
                 ids = where + span(SUMS, capacity)
-                out[to + j] = id_at(words, ids, narrow_of(meta), state[FIELDS * j + BASE], slot)
+                uppers, base = upper_bits(form_of(meta)), state[FIELDS * j + BASE]
+                out[to + j] = id_at(words, ids, capacity, uppers, base, slot)
             else:
                 at = child(SUMS, meta, block, slot)
                 below, below_meta = wide(words[at]), wide(words[at + 1])
@@ -228,7 +243,7 @@ def draw_volleys(
     out: Words,
 ) -> None:
     """Write k draws of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
-    scanned, state = floats_room(LANES), longs_room(STATE)
+    scanned, unpacked, state = floats_room(LANES), words_room(LANES), longs_room(STATE)
     for row in range(first, last):
         if row + 16 < last:
             prefetch(table, RECORD * wide(vertices[row + 16]))
@@ -241,7 +256,7 @@ def draw_volleys(
             if 16 < capacity <= 16 * FEW:  # few_groups reads all of it
                 for line in range(16, capacity, 16):
                     prefetch(words, where + line)
-                for line in range(16, 16 + (capacity >> narrow_of(meta)), 16):
+                for line in range(16, 20 + (capacity >> 1), 16):
                     prefetch(words, where + capacity + line)
         record = RECORD * wide(vertices[row])
         block, meta = wide(table[record]), wide(table[record + 1])
@@ -256,7 +271,7 @@ def draw_volleys(
                 for j in range(some):
                     out[to + j] = -1
             elif level_of(meta) == 0 and capacity <= 16:
-                small_row(words, where, meta, base, key, skip, some, out, to, scanned)
+                small_row(words, where, meta, base, key, skip, some, out, to, scanned, unpacked)
             elif level_of(meta) == 0 and capacity <= 16 * FEW and capacity <= 8 * some:
                 few_groups(words, where, meta, base, key, skip, some, out, to)
             elif level_of(meta) == 0 and capacity <= 256:

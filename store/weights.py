@@ -22,47 +22,72 @@ def get(mode: int, words: Words, at: int, slot: int) -> float:
 
 @step
 def put(
-    mode: int, words: Words, at: int, capacity: int, count: int, slot: int, weight: float
-) -> None:
-    """Overwrite the weight of a slot."""
+    mode: int,
+    words: Words,
+    at: int,
+    capacity: int,
+    count: int,
+    slot: int,
+    weight: float,
+    deep: bool,
+) -> float:
+    """Overwrite the weight of a slot.
+
+    Returns:
+        The sum of all where it is wanted, for a node above, and the index has it at hand; else -1.
+    """
     if mode == SUMS:
-        sums16.put(words, at, capacity, count, slot, weight)
-    elif mode == CUMULATIVE:
+        return sums16.put(words, at, capacity, count, slot, single(weight), deep)
+    if mode == CUMULATIVE:
         cstable.add(words, at, count, slot, single(weight) - cstable.get(words, at, slot))
     else:
         fstable.add(words, at, count, slot, single(weight) - fstable.get(words, at, slot))
+    return single(-1)
 
 
 @step
 def add(
-    mode: int, words: Words, at: int, capacity: int, count: int, slot: int, change: float
-) -> None:
-    """Add to the weight of a slot."""
+    mode: int,
+    words: Words,
+    at: int,
+    capacity: int,
+    count: int,
+    slot: int,
+    change: float,
+    deep: bool,
+) -> float:
+    """Add to the weight of a slot; returns as `put`."""
     if mode == SUMS:
         weight = single(sums16.get(words, at, slot) + single(change))
-        sums16.put(words, at, capacity, count, slot, weight)
-    elif mode == CUMULATIVE:
+        return sums16.put(words, at, capacity, count, slot, weight, deep)
+    if mode == CUMULATIVE:
         cstable.add(words, at, count, slot, single(change))
     else:
         fstable.add(words, at, count, slot, single(change))
+    return single(-1)
 
 
 @step
-def push(mode: int, words: Words, at: int, capacity: int, count: int, weight: float) -> None:
-    """Append a weight to `count` others."""
+def push(
+    mode: int, words: Words, at: int, capacity: int, count: int, weight: float, deep: bool
+) -> float:
+    """Append a weight to `count` others; returns as `put`."""
     if mode == SUMS:
-        sums16.push(words, at, capacity, count, weight)
-    elif mode == CUMULATIVE:
+        return sums16.put(words, at, capacity, count + 1, count, single(weight), deep)
+    if mode == CUMULATIVE:
         cstable.push(words, at, count, weight)
     else:
         fstable.push(words, at, count, weight)
+    return single(-1)
 
 
 @step
-def pop(mode: int, words: Words, at: int, capacity: int, count: int) -> None:
-    """Drop the last of `count` weights; the other two indexes need nothing for that."""
+def remove(mode: int, words: Words, at: int, capacity: int, count: int, slot: int) -> None:
+    """Put the last of `count` weights in a slot's place; a prefix needs nothing to be cut short."""
     if mode == SUMS:
-        sums16.pop(words, at, capacity, count)
+        sums16.remove(words, at, capacity, count, slot)
+    elif slot != count - 1:
+        put(mode, words, at, capacity, count, slot, get(mode, words, at, count - 1), False)
 
 
 @step

@@ -183,17 +183,45 @@ def test_a_bad_index_or_capacity_is_named() -> None:
         Forest("sums16", 100)
 
 
-@pytest.mark.parametrize("reach", [65534, 65535, 65536])
-def test_a_leaf_holds_ids_at_the_edge_of_sixteen_bits(reach: int) -> None:
-    forest = Forest()
+@every_index
+@pytest.mark.parametrize("bits", [16, 18, 20, 24, 31])
+@pytest.mark.parametrize("more", [-2, -1, 0])
+def test_a_leaf_holds_ids_at_the_edge_of_its_form(index: str, bits: int, more: int) -> None:
+    """Built, and then grown past the edge: low halves of many are alike, so upper bits decide."""
+    reach = min(2**bits + more, MAX_ID - 2)
+    least = MAX_ID - 2 - reach if bits < 31 else 0
+    steps = np.unique(np.linspace(0, reach >> 16, 40).astype(np.int64)) << 16
+    tails = np.unique(np.concatenate([steps, steps + 1, np.linspace(0, reach, 25)]).astype(int))
+    tails = (least + tails[tails <= reach]).astype(np.int32)
+    weights = np.arange(1, len(tails) + 1, dtype=np.float32)
+    forest, zeros = Forest(index), np.zeros(len(tails), np.int32)
     forest.ensure_vertices(1)
-    tails = np.unique(np.linspace(1405, 1405 + reach, 60).astype(np.int32))
-    weights = np.arange(len(tails), dtype=np.float32)
-    indptr = np.array([0, len(tails)])
 
-    forest.build(indptr, tails, weights)
+    forest.build(np.array([0, len(tails)]), tails, weights)
+    built = forest.neighbors(zeros[:1])[1].tolist(), forest.weight(zeros, tails).tolist()
+    beyond = np.array([least + reach + 1, least + reach + 2], np.int32)
+    forest.apply(zeros[:2], beyond, np.ones(2, np.float32), np.full(2, ADD, np.uint8))
+    gone = tails[::2].copy()
+    forest.apply(zeros[: len(gone)], gone, weights, np.full(len(gone), DELETE, np.uint8))
 
-    assert forest.neighbors(np.zeros(1, np.int32))[1].tolist() == tails.tolist()
+    assert built == (tails.tolist(), weights.tolist())
+    assert forest.neighbors(zeros[:1])[1].tolist() == [*tails[1::2].tolist(), *beyond.tolist()]
+    assert forest.weight(zeros, tails).tolist() == [
+        0 if row % 2 == 0 else weight for row, weight in enumerate(weights.tolist())
+    ]
+
+
+def test_edges_to_two_hundred_thousand_vertices_take_less_than_nine_bytes() -> None:
+    """Ids of 18 bits take two bytes and a quarter; table, free blocks and all are counted."""
+    rng = np.random.default_rng(6)
+    keys = np.unique((rng.random(400_000) ** 3 * 10_000).astype(np.int64) << 32
+                     | rng.integers(0, 200_000, 400_000))  # fmt: skip
+    heads, tails = keys >> 32, (keys & 0x7FFFFFFF).astype(np.int32)
+    forest = Forest()
+
+    forest.build(np.searchsorted(heads, np.arange(10_001)), tails, np.ones(len(keys), np.float32))
+
+    assert sum(forest.memory_report().values()) / len(forest) < 9
 
 
 @every_index
