@@ -18,27 +18,31 @@ Sources: the micro-trainer is ours. Replay and distillation as in Y. Xu et al., 
 Structure Aware Incremental Learning for Recommender Systems", CIKM 2020.
 """
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from model.batch import GraphBatch
+from model.crew import Crew
 from model.gate import judge
 from model.inference import Embedder
-from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
+from model.lesson import Lesson, learn, take_learnt, write_lesson
+from model.micro_crew import MicroCrew
+from model.pairs import Anchor, Outside, Pairs
 from model.positives import Positives
 from model.reservoir import Reservoir
 from model.semantic_gnn import SemanticGNN
 from model.settings import MicroConfig, ModelConfig
 from model.trainer_state import Moments, TrainerState
+from model.trainer_work import home_of
+from model.trainers import TrainerDied
 from partition.hasp import HaspSubgraph
 from partition.keeper import Keeper
 from partition.mincut import Partition
@@ -51,7 +55,6 @@ Lock = AbstractContextManager[object]
 
 NONE = np.zeros(0, np.int32)
 
-IDS = "title_TD"  # of the model's parameters
 PASSED, REFUSED, SKIPPED = "passed", "refused", "skipped"
 
 
@@ -105,6 +108,10 @@ class MicroTrainer:
         self.generator = torch.Generator().manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         self.cycles = 0
+        self._crew = None
+        if config.trainers > 1:
+            threads = max(torch.get_num_threads() // config.trainers, 1)
+            self._crew = MicroCrew(config.trainers, threads=threads)
         self.keeper = Keeper(config.parts, cutter=config.cutter, recut_loss=config.recut_loss)
         self.moments = Moments.none()
         self._changing = threading.Lock()
@@ -153,6 +160,8 @@ class MicroTrainer:
     def close(self) -> None:
         """End what runs beside the cycles."""
         self.keeper.close()
+        if self._crew is not None:
+            self._crew.close()
 
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Titles were retired; call before their dense ids can be used again."""
@@ -220,21 +229,22 @@ class MicroTrainer:
             graph, lock, np.union1d(fresh.a, fresh.b), seed=int(self.rng.integers(2**31))
         )
         clock("cut")
+        first = self.cycles * self.config.trainers
         with lock:
             student.bind(graph)
-            subgraph = self._sample(graph, partition, train)
-            outside = None
-            if not subgraph.external.any():
-                outside = _outside(graph, subgraph, published)
-            old_pairs = Pairs.of_graph(graph, subgraph, less=gate)
+            lessons = [
+                self._lesson(graph, partition, part % self.config.parts, train, gate, published)
+                for part in range(first, first + self.config.trainers)
+            ]
         clock("sample")
-        fresh_pairs = Pairs.inside(subgraph, train)
         self.reservoir.add(fresh)
-        sources = self._mix(fresh_pairs, old_pairs)
-        if not sources or not self.config.steps:
+        if not any(one.sources for one in lessons) or not self.config.steps:
             report = CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
             return report, self.moments
-        losses, moments = self._train(student, subgraph, sources, published, outside, stop)
+        try:
+            losses, moments = self._train(student, lessons, stop)
+        except TrainerDied as error:
+            return CycleReport(SKIPPED, str(error), seconds=clock.seconds), self.moments
         clock("train")
         if stop():  # nobody waits for the rest, which takes longer than the steps
             report = CycleReport(SKIPPED, "asked to stop", seconds=clock.seconds)
@@ -254,19 +264,41 @@ class MicroTrainer:
             student if passed else None,
             embedder if passed else None,
             float(np.mean(losses)) if losses else float("nan"),
-            len(losses),
+            min(len(losses), self.config.steps),  # several trainers make a step together
             verdict.moved.mean_cosine,
             verdict.moved.p1_cosine,
             verdict.recall_before,
             verdict.recall_after,
-            len(subgraph.titles),
+            sum(len(one.subgraph.titles) for one in lessons),
             clock.seconds,
             None if passed else student,
         )
         return report, moments if passed else self.moments
 
-    def _sample(self, graph: DynamicGraph, partition: Partition, train: Positives) -> HaspSubgraph:
-        part = self.cycles % self.config.parts
+    def _lesson(
+        self,
+        graph: DynamicGraph,
+        partition: Partition,
+        part: int,
+        train: Positives,
+        gate: Positives,
+        published: Float32s,
+    ) -> Lesson:
+        """What is to be learnt of one part; the lock is held."""
+        subgraph = self._sample(graph, partition, part, train)
+        outside = None if subgraph.external.any() else _outside(graph, subgraph, published)
+        fresh, old = Pairs.inside(subgraph, train), Pairs.of_graph(graph, subgraph, less=gate)
+        return Lesson(
+            subgraph,
+            self._mix(fresh, old),
+            _anchor(subgraph, published, self.config.distillation),
+            outside,
+            int(self.rng.integers(2**31)),
+        )
+
+    def _sample(
+        self, graph: DynamicGraph, partition: Partition, part: int, train: Positives
+    ) -> HaspSubgraph:
         past = self.reservoir.pairs
         replayed = past[self.rng.integers(len(past), size=min(len(past), 2 * len(train)))]
         seeds = np.unique(np.concatenate([train.a, train.b, replayed.a, replayed.b]))
@@ -299,56 +331,28 @@ class MicroTrainer:
         return [(pairs, count) for pairs, count in mix if count and len(pairs)]
 
     def _train(
-        self,
-        student: SemanticGNN,
-        subgraph: HaspSubgraph,
-        sources: list[tuple[Pairs, int]],
-        published: Float32s,
-        outside: Outside | None,
-        stop: Callable[[], bool],
+        self, student: SemanticGNN, lessons: list[Lesson], stop: Callable[[], bool]
     ) -> tuple[list[float], Moments]:
-        config = self.config
-        batch = GraphBatch.of(subgraph)
-        elsewhere = batch.titles[torch.from_numpy(subgraph.external)]
-        candidates = candidates_for(batch, config.loss, outside)
-        anchor = _anchor(subgraph, published, config.distillation)
-        named = dict(student.named_parameters())
-        rows = student.row_parameters()
-        # Rows outside the subgraph have no gradient; decay must not wear them away.
-        groups: list[dict[str, Any]] = [
-            {"params": [one for name, one in named.items() if name not in rows]},
-            {"params": [named[name] for name in rows if name != IDS], "weight_decay": 0.0},
-            {"params": [named[IDS]], "weight_decay": 0.0, "lr": config.lr * config.id_lr},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-        for name, state in self.moments.for_model(student).items():
-            optimizer.state[named[name]] = state
-        student.train()
-        losses: list[float] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(self.rng.integers(2**31)))  # of the dropout
-            for _ in range(config.steps):
-                if stop():
-                    break
-                loss = training_loss(
-                    student,
-                    batch,
-                    sources,
-                    candidates,
-                    config.loss,
-                    self.generator,
-                    anchor=anchor,
-                    outside=outside,
-                )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if student.title_TD.grad is not None:
-                    student.title_TD.grad[elsewhere] = 0.0
-                torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip)
-                optimizer.step()
-                losses.append(float(loss.detach()))
-        student.eval()
-        moments = {name: dict(optimizer.state[one]) for name, one in named.items()}
+        """Learn the lessons: here, or each in a process of its own.
+
+        Raises:
+            TrainerDied: one of the processes ended early.
+        """
+        moments = self.moments.for_model(student)
+        if self._crew is None:
+            (lesson,) = lessons
+            losses, moments = learn(
+                student, lesson, self.config, moments, Crew.alone(), self.generator, stop=stop
+            )
+            return losses, Moments(moments, student.names())
+        seeds = [int(self.rng.integers(2**31)) for _ in lessons]
+        losses = []
+        with tempfile.TemporaryDirectory(prefix="upwell-cycle-") as name:
+            homes = [home_of(Path(name), rank) for rank in range(len(lessons))]
+            for home, lesson, seed in zip(homes, lessons, seeds, strict=True):
+                write_lesson(home, student, lesson, self.config, moments, seed)
+            if self._crew.teach(homes, stop):
+                losses = take_learnt(homes, lessons, student, moments)
         return losses, Moments(moments, student.names())
 
 

@@ -126,7 +126,10 @@ class MicroConfig:
         replay: share of a step's pairs that is drawn from the past.
         reservoir: pairs of the past that are kept.
         distillation: weight of the pull to the last published vectors.
-        parts: HASP parts; a cycle trains on one. As with pretraining, no more than memory needs.
+        parts: HASP parts; a cycle trains on one, or on one each of several trainers. As with
+            pretraining, no more than memory needs.
+        trainers: processes that train in a cycle, each on a part of its own; `parts` is a multiple
+            of it. One is the micro-trainer's own process.
         cutter: `metis`, `kaminpar`, or `auto`: see partition/mincut.py.
         recut_loss: share of the co-play weight that the parts kept when they were cut, whose loss
             has them cut anew.
@@ -150,6 +153,7 @@ class MicroConfig:
     reservoir: int = 200_000
     distillation: float = 5.0
     parts: int = 1
+    trainers: int = 1
     cutter: Cutter = "auto"
     recut_loss: float = 0.1
     fanout: tuple[int, ...] = (10,)
@@ -161,3 +165,10 @@ class MicroConfig:
     min_cosine: float = 0.9
     max_norm_ratio: float = 1.5
     loss: LossConfig = LossConfig()
+
+    def __post_init__(self) -> None:
+        if self.trainers < 1 or self.parts < 1 or self.parts % self.trainers:
+            raise ValueError(
+                f"trainers={self.trainers}, parts={self.parts}: want both >= 1, and parts a "
+                "multiple of trainers"
+            )

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +113,16 @@ def train_as_other(folder: Path) -> None:
     _work_in(folder, lambda step, steps, loss: None, PATIENCE_S)
 
 
-def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.Popen[bytes]]:
-    """Start the trainers on this machine, as torchrun would."""
+def start(
+    folder: Path, trainers: int, *, threads: int = 1, command: Sequence[str] | None = None
+) -> list[subprocess.Popen[bytes]]:
+    """Start the trainers on this machine, as torchrun would.
+
+    Args:
+        folder: holds one for each trainer.
+        command: what each runs; None: this module, on `folder`.
+    """
+    command = command or [sys.executable, "-m", "model.trainers", str(folder), "--end-with-stdin"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -133,7 +141,7 @@ def start(folder: Path, trainers: int, *, threads: int = 1) -> list[subprocess.P
         with (home_of(folder, rank) / "said").open("wb") as said:
             processes.append(
                 subprocess.Popen(  # noqa: S603  (our own module)
-                    [sys.executable, "-m", "model.trainers", str(folder), "--end-with-stdin"],
+                    command,
                     env=environment,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
@@ -273,22 +281,26 @@ def _watch(
             if one.stdin is not None:
                 one.stdin.close()
         reader.join()
-    # The one to name is the one that did not merely lose another.
-    failed = [rank for rank, one in enumerate(processes) if one.returncode]
-    if failed:
-        first = min(failed, key=lambda rank: processes[rank].returncode == LOST)
-        raise TrainerDied(_obituary(first, processes, folder, last))
+    if any(one.returncode for one in processes):
+        where = f"after step {last[0]} of {last[1]}" if last[1] else ""
+        raise TrainerDied(f"{how_it_ended(processes, folder, where)}; {_left_in(folder)}")
 
 
-def _obituary(
-    rank: int, processes: list[subprocess.Popen[bytes]], folder: Path, last: list[int]
+def how_it_ended(
+    processes: Sequence[subprocess.Popen[bytes]], folder: Path, where: str = ""
 ) -> str:
+    """Which of the trainers, all of them ended, was the first to fail, and what it said."""
+    # That is one that did not merely lose another.
+    order = sorted(
+        range(len(processes)),
+        key=lambda rank: (not processes[rank].returncode, processes[rank].returncode == LOST),
+    )
+    rank = order[0]
     code = processes[rank].returncode
     said = (home_of(folder, rank) / "said").read_text(errors="replace").strip()[-LAST_LINES:]
     ended = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    where = f" after step {last[0]} of {last[1]}" if last[1] else ""
     words = f": {said}" if said else ""
-    return f"trainer {rank} of {len(processes)} {ended}{where}{words}; {_left_in(folder)}"
+    return f"trainer {rank} of {len(processes)} {ended}{where and ' ' + where}{words}"
 
 
 def _left_in(folder: Path) -> str:

@@ -154,13 +154,25 @@ class TrainingSettings(Section):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     replay: Share = Field(0.5, description="share of a step's edges drawn from the past")
     distillation: Annotated[float, Field(ge=0)] = Field(5.0, description="pull to the last vectors")
-    parts: Count = Field(1, description="HASP parts: one cycle trains on one of them")
+    parts: Count = Field(1, description="HASP parts: one cycle trains on one of them a trainer")
+    trainers: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="processes that train in a cycle, each on a part of its own"
+    )
     cutter: Literal["auto", "metis", "kaminpar"] = Field("auto", description="what cuts them")
     recut_loss: Share = Field(
         0.1, description="parts that keep so much less than when they were cut are cut anew"
     )
     min_fresh: Count = Field(256, description="fewer fresh co-plays: the cycle is skipped")
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
+        if self.parts % self.trainers:
+            raise ValueError(
+                f"{self.trainers} trainers cannot share {self.parts} parts evenly: want "
+                "training.parts to be a multiple of training.trainers"
+            )
+        return self
 
 
 class CheckpointSettings(Section):

@@ -28,6 +28,7 @@ def micro_config_of(settings: TrainingSettings) -> MicroConfig:
         replay=settings.replay,
         distillation=settings.distillation,
         parts=settings.parts,
+        trainers=settings.trainers,
         cutter=settings.cutter,
         recut_loss=settings.recut_loss,
     )

@@ -36,6 +36,7 @@ def test_a_variable_goes_before_the_file_and_the_file_before_the_default(monkeyp
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("[training]\nparts = 3\ntrainers = 2", "2 trainers cannot share 3 parts evenly"),
         ("[training]\nreplay = 1.5", "training.replay = 1.5: Input should be less than or equal"),
         ("[graph]\nleaf_index = 'btree'", "graph.leaf_index = 'btree': Input should be 'sums16'"),
         ("[kafka]\nbotstrap = 'x'", "kafka.botstrap is no setting"),
