@@ -3,8 +3,10 @@
     make bench-partition ARGS="--json FILE"
 
 Writes {"figures": {name: value}, "tables": ..., "machine": ..., "seed": ...}. Two graphs: the
-co-plays of MovieLens-1M, and a generated one with communities (partition_world.py). `--quick` takes
-a tenth of the generated graph and a fifth of the steps: to try, not to report.
+co-plays of MovieLens-1M, and a generated one with communities (partition_world.py). Quality is of
+the data set in `--data FOLDER`, else of MovieLens-1M (partition_quality.py). `--only ROOM` runs one
+room of the benchmark. `--quick` takes a tenth of the generated graph and a fifth of the steps: to
+try, not to report.
 
 A cut's limit: random parts keep 1 / K, and no parts keep more than all; on a graph where everything
 is played with everything, nothing lies between. See benchmarks/README.md.
@@ -21,11 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from model_graph import ml1m
+from partition_quality import quality
 from partition_training import (
-    Arm,
     epoch_s,
     positives_of,
-    quality,
     rounded,
     run_trainer,
     seconds_of,
@@ -34,6 +35,8 @@ from partition_world import World, build, change
 from rich.console import Console
 from rich.table import Table
 
+from model.positives import Positives
+from model.pretrain import EXTERNAL
 from partition.budget import Cost, bytes_of
 from partition.external import Even
 from partition.hasp import hasp_subgraph, whole_graph
@@ -44,6 +47,7 @@ from store.graph import DynamicGraph
 PARTS = (2, 4, 8, 16, 32)
 CUTTERS = ("metis", "kaminpar")
 MAX_COPLAY = 16
+ROOMS = ("cuts", "streaming", "training", "trainers", "quality")
 TRAINED = (4, 8, 32)  # parts of the generated graph that are trained on
 
 
@@ -101,25 +105,38 @@ def streaming(titles: int, coplays: int, seed: int) -> dict[str, float]:
 
 
 def training(graph: DynamicGraph, seed: int) -> list[dict[str, Any]]:
-    """Full graph against one of K parts: seconds an epoch, peak memory."""
+    """Full graph against one of K parts, with titles of others: seconds an epoch, peak memory.
+
+    Memory is of a trainer with one part, and of one that has all of them.
+    """
     positives = positives_of(graph)
     whole = whole_graph(graph, max_coplay=MAX_COPLAY)
     edges = coplay_edges(graph)
     rows: list[dict[str, Any]] = []
     for parts in (1, *TRAINED):
-        part = whole
+        all_parts = [whole]
         if parts > 1:
             made = cut_edges(edges, parts, seed=seed)
-            part = hasp_subgraph(graph, made, 0, max_coplay=MAX_COPLAY)
+            all_parts = [
+                hasp_subgraph(
+                    graph, made, one, max_coplay=MAX_COPLAY, sampler=Even(EXTERNAL), seed=seed
+                )
+                for one in range(parts)
+            ]
+        part = all_parts[0]
         run = run_trainer(graph, [part], positives, seed)
+        peak_of_all = run.peak
+        if parts > 1:
+            peak_of_all = run_trainer(graph, all_parts, positives, seed).peak
         rows.append(
             {
                 "parts": parts,
                 "titles": len(part.titles),
                 "edges": part.edge_index.shape[1],
                 "step_s": run.step_s,
-                "epoch_s": epoch_s(run, len(part.titles), parts),
+                "epoch_s": epoch_s(run, len(part.own), parts),
                 "peak_mib": run.peak / 2**20,
+                "peak_of_all_mib": peak_of_all / 2**20,
                 "start_mib": run.start / 2**20,
                 "estimate_mib": bytes_of(part, Cost()) / 2**20,
             }
@@ -127,6 +144,30 @@ def training(graph: DynamicGraph, seed: int) -> list[dict[str, Any]]:
         rows[-1]["times_faster"] = rows[0]["epoch_s"] / rows[-1]["epoch_s"]
         rows[-1]["times_smaller"] = rows[0]["peak_mib"] / rows[-1]["peak_mib"]
     return rows
+
+
+def two_trainers(
+    graph: DynamicGraph, positives: Positives, count: int, *, steps: int, seed: int
+) -> dict[str, Any]:
+    """The same passes over `count` parts by one trainer, and by two on a core each."""
+    made = cut_edges(coplay_edges(graph), count, seed=seed)
+    parts = [
+        hasp_subgraph(graph, made, one, max_coplay=MAX_COPLAY, sampler=Even(EXTERNAL), seed=seed)
+        for one in range(count)
+    ]
+    (one_s, one_all_s), (two_s, two_all_s) = (
+        seconds_of(graph, parts, positives, count=trainers, steps=steps, seed=seed)
+        for trainers in (1, 2)
+    )
+    return {
+        "parts": count,
+        "steps": steps,
+        "one_s": one_s,
+        "two_s": two_s,
+        "speedup": one_s / two_s,
+        "one_all_s": one_all_s,
+        "two_all_s": two_all_s,
+    }
 
 
 def show(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
@@ -143,11 +184,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="small, to try: not to report")
-    parser.add_argument("--skip", default="", help="of cuts,streaming,training,trainers,quality")
+    parser.add_argument("--skip", default="", help="of " + ",".join(ROOMS))
+    parser.add_argument("--only", choices=ROOMS, help="this part of the benchmark alone")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="for quality, else ml-1m")
     options = parser.parse_args()
     torch.set_num_threads(1)
     console, seed = Console(), options.seed
-    skip = set(options.skip.split(","))
+    skip = set(ROOMS) - {options.only} if options.only else set(options.skip.split(","))
     titles, coplays = (20_000, 300_000) if options.quick else (200_000, 3_000_000)
     steps = 40 if options.quick else 200
     figures: dict[str, float] = {}
@@ -157,9 +200,9 @@ def main() -> None:
         tables[name] = rounded(rows)
         show(console, name, rows)
 
-    scene = None if {"cuts", "trainers", "quality"} <= skip else ml1m(console)
+    scene = None if {"cuts", "trainers"} <= skip else ml1m(console)
     generated = None
-    if not {"cuts", "training"} <= skip:
+    if not {"cuts", "training", "trainers"} <= skip:
         with console.status("generated graph"):
             generated = build(World.of(titles, seed), coplays, seed)
     if "cuts" not in skip and scene is not None and generated is not None:
@@ -185,39 +228,24 @@ def main() -> None:
             figures[f"hasp_memory_ratio_k{row['parts']}"] = row["times_smaller"]
         figures["hasp_speedup"] = figures["hasp_speedup_k8"]
         figures["hasp_memory_ratio"] = figures["hasp_memory_ratio_k8"]
-    if "trainers" not in skip and scene is not None:
-        with console.status("trainers"):
-            made = cut_edges(coplay_edges(scene.graph), 4, seed=seed)
-            parts = [
-                hasp_subgraph(
-                    scene.graph, made, one, max_coplay=MAX_COPLAY, sampler=Even(400), seed=seed
-                )
-                for one in range(4)
-            ]
-            one, two = (
-                seconds_of(
-                    scene.graph, parts, scene.positives, count=count, steps=steps // 2, seed=seed
-                )
-                for count in (1, 2)
-            )
-        add("trainers, ml1m", [{"one_s": one, "two_s": two}])
-        figures["trainers2_speedup"] = one / two
-    if "quality" not in skip and scene is not None:
-        edges = coplay_edges(scene.graph)
-        outside = len(edges.live) // 5
-        arms = {"full": Arm(None, None)}
-        for count in (2, 4):
-            made, dealt = (way(edges, count, seed=seed) for way in (cut_edges, random_parts))
-            arms[f"hasp, {count} parts"] = Arm(made, Even(outside))
-            arms[f"random, {count} parts"] = Arm(dealt, Even(outside))
-        with console.status("quality"):
-            found_quality = quality(scene.graph, scene.positives, arms, seed=seed, steps=steps)
-        add("quality, ml1m", [{"arm": name, **row} for name, row in found_quality.items()])
-        for count in (2, 4):
-            hasp = found_quality[f"hasp, {count} parts"]
-            dealt_parts = found_quality[f"random, {count} parts"]
-            figures[f"hasp_recall_difference_k{count}"] = hasp["difference"]
-            figures[f"random_recall_difference_k{count}"] = dealt_parts["difference"]
+    if "trainers" not in skip and scene is not None and generated is not None:
+        rows = []
+        for name, graph, positives, parts, count in (
+            ("ml1m", scene.graph, scene.positives, 4, steps // 2),
+            ("generated", generated, positives_of(generated), 8, 32),
+        ):
+            with console.status(f"trainers, {name}"):
+                rows.append(two_trainers(graph, positives, parts, steps=count, seed=seed))
+            rows[-1] = {"graph": name, **rows[-1]}
+        add("two trainers", rows)
+        figures["trainers2_speedup"], figures["trainers2_speedup_generated"] = (
+            row["speedup"] for row in rows
+        )
+        figures["trainers2_speedup_with_start"] = rows[1]["one_all_s"] / rows[1]["two_all_s"]
+    if "quality" not in skip:
+        rows, worth = quality(options.data, console, quick=options.quick)
+        add("quality", rows)
+        figures |= worth
 
     table = Table("figure", "value")
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""What training on parts costs and is worth: for bench_partition.py.
+"""What training on parts costs: for bench_partition.py.
 
 Time and memory are of a trainer process as the product runs it (model/trainers.py): seconds between
 the steps that it tells of, and its peak of resident memory, with the interpreter and torch in it.
@@ -15,27 +15,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from model import trainers
-from model.batch import GraphBatch
 from model.positives import Positives
-from model.pretrain import pretrain
-from model.quality import bootstrap, ranks, recall_at_k
 from model.semantic_gnn import Names, SemanticGNN
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from model.trainer_work import Task, prepare
-from partition.external import NodeSampler
-from partition.hasp import HaspSubgraph, whole_graph
-from partition.mincut import Partition
+from partition.hasp import HaspSubgraph
 from store.graph import DynamicGraph
 
 STEPS = 4  # told of; the first warms up
-SHARE_HELD_BACK = 0.02  # as pretraining holds back
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +113,14 @@ def seconds_of(
     count: int,
     steps: int,
     seed: int,
-) -> float:
-    """Seconds of the same passes over `parts` by `count` trainers of one thread, once started."""
+) -> tuple[float, float]:
+    """The same passes over `parts` by `count` trainers of one thread.
+
+    Returns:
+        Seconds of the steps, once started, and of all, with the start of the processes.
+    """
     told: list[float] = []
+    start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         config = PretrainConfig(steps=steps, parts=len(parts))
         trainers.train_apart(
@@ -132,59 +131,8 @@ def seconds_of(
             threads=1,
             told=lambda step, steps, loss: told.append(time.perf_counter()),
         )
-    return float((told[-1] - told[0]) / (len(told) - 1) * len(told))
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A way to pretrain: None for one part."""
-
-    partition: Partition | None
-    sampler: NodeSampler | None
-
-
-def quality(
-    graph: DynamicGraph, positives: Positives, arms: dict[str, Arm], *, seed: int, steps: int
-) -> dict[str, dict[str, float]]:
-    """Recall@20 of the newest co-plays, held back, for each arm, and its difference to the first.
-
-    Intervals draw whole titles anew: a title asks many of the questions.
-    """
-    config = ModelConfig()
-    rows = min(int(len(positives) * SHARE_HELD_BACK), PretrainConfig().validation_rows)
-    held_back = positives[len(positives) - rows :]
-    found: dict[str, dict[str, float]] = {}
-    first: np.ndarray | None = None
-    whole = whole_graph(graph, max_coplay=config.max_coplay)
-    batch = GraphBatch.of(whole)
-    a, b = whole.local(held_back.a), whole.local(held_back.b)
-    for name, arm in arms.items():
-        count = 1 if arm.partition is None else arm.partition.num_parts
-        start = time.perf_counter()
-        made = pretrain(
-            graph,
-            positives,
-            model=config,
-            config=replace(PretrainConfig(), parts=count, steps=steps),
-            seed=seed,
-            sampler=arm.sampler,
-            partition=arm.partition,
-        )
-        with torch.no_grad():
-            vectors = made.model(batch).numpy()
-        hit = recall_at_k(ranks(vectors, a, b))
-        first = hit if first is None else first
-        mean, difference = bootstrap(hit, a, seed=seed), bootstrap(hit - first, a, seed=seed)
-        found[name] = {
-            "recall20": mean.mean,
-            "low": mean.low,
-            "high": mean.high,
-            "difference": difference.mean,
-            "difference_low": difference.low,
-            "difference_high": difference.high,
-            "seconds": time.perf_counter() - start,
-        }
-    return found
+    steps_s = (told[-1] - told[0]) / (len(told) - 1) * len(told)
+    return steps_s, time.perf_counter() - start
 
 
 def rounded(value: object) -> object:
