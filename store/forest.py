@@ -156,15 +156,17 @@ class Forest:
         order = np.arange(count, dtype=np.int32)
         spare = np.empty(count if count >= _SORT_FROM else 0, np.int32)
         most = self._count - 1 if count >= _SORT_FROM else 0
-        bounds = np.array([0, count], np.int64)
+        cuts = [0, updates.SHARDS]
+        starts = np.zeros(updates.SHARDS + 1, np.int64)
+        starts[-1] = count
         if self._workers.threads > 1 and count >= _SORT_FROM:
-            starts = np.empty(updates.SHARDS + 1, np.int64)
-            updates.deal(vertices, order, starts)
-            # A whole number of shards a thread, as near to equal parts as can be.
+            updates.count_shards(vertices, starts)
+            # A whole number of shards a thread, as near to equal parts as can be; each picks its
+            # rows itself.
             parts = np.linspace(0, count, self._workers.threads + 1)[1:-1]
-            cuts = starts[np.abs(starts[:, None] - parts).argmin(axis=0)]
-            bounds = np.unique(np.concatenate([bounds, cuts]))
-        parts_left = [np.array([a, b, 0, most]) for a, b in pairwise(bounds.tolist())]
+            between = np.abs(starts[:, None] - parts).argmin(axis=0).tolist()
+            cuts = sorted({0, *between, updates.SHARDS})
+        parts_left = [np.array([starts[a], starts[b], 0, most, a, b]) for a, b in pairwise(cuts)]
         return partial(self._finish, parts_left, order, spare, vertices, numbers, amounts, ops)
 
     def _finish(

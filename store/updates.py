@@ -138,17 +138,20 @@ def apply_rows(
 
     Args:
         forest: address of its handle.
-        order: rows of some shards that no other thread works on; reordered by vertex.
+        order: the rows, where they are not to be sorted; else its part between the two is written.
         spare: room, as long as `order`.
         progress: the next row, the end, the number of edges that came less those that went, and the
-            greatest vertex if the rows are to be sorted, else 0; written. It stops short of the end
-            where the arena must grow first.
+            greatest vertex if the rows are to be sorted, else 0; then the first shard of which the
+            part takes the rows, and the first of the next part, shape (6,); written. It stops short
+            of the end where the arena must grow first.
     """
     path, scratch = longs_room(WAY), words_room(SCRATCH)
     handle = longs_at(forest)
     table, words = words_at(handle[TABLE]), words_at(handle[WORDS])
     stop = progress[1]
     if progress[3]:
+        if stop - progress[0] < len(vertices):
+            pick_rows(vertices, len(vertices), order, progress)
         sort_rows(vertices, order, spare, progress[0], stop, progress[3])
         progress[3] = 0
     rows, heads, tails = pointer(order), pointer(vertices), pointer(numbers)
@@ -176,26 +179,26 @@ def apply_rows(
 
 
 @kernel
-def deal(vertices: Words, order: Words, starts: Longs) -> None:
-    """Order rows by shard, and as they came within one.
-
-    Args:
-        order: written, shape (E,).
-        starts: written: where each shard's rows start, shape (SHARDS + 1,).
-    """
-    place = longs_room(SHARDS)
+def count_shards(vertices: Words, starts: Longs) -> None:
+    """Write where each shard's rows would start, if they stood together: shape (SHARDS + 1,)."""
     for shard in range(SHARDS + 1):
         starts[shard] = 0
     for i in range(len(vertices)):
         starts[shard_of(wide(vertices[i])) + 1] += 1
     for shard in range(SHARDS):
         starts[shard + 1] += starts[shard]
-    for shard in range(SHARDS):
-        place[shard] = starts[shard]
-    for i in range(len(vertices)):
+
+
+@step
+def pick_rows(vertices: Words, count: int, order: Words, progress: Longs) -> None:
+    """Write the rows of a part's shards to its place in `order`, as they came."""
+    at, last, low, high = progress[0], progress[1], progress[4], progress[5]
+    for i in range(count):
+        if at == last:
+            break
+        order[at] = i
         shard = shard_of(wide(vertices[i]))
-        order[place[shard]] = i
-        place[shard] += 1
+        at += 1 if low <= shard < high else 0
 
 
 @step
@@ -209,19 +212,21 @@ def sort_rows(
         most: the greatest vertex.
     """
     counts = longs_room(DIGITS)
-    shift = 0
+    shift, rows, others = 0, pointer(order), pointer(spare)
     while most >> shift > 0:
         for i in range(DIGITS):
             counts[i] = 0
         for i in range(first, last):
-            counts[((vertices[order[i]] >> shift) & 2047) + 1] += 1
+            counts[((vertices[rows[i]] >> shift) & 2047) + 1] += 1
         counts[0] = first
         for i in range(2048):
             counts[i + 1] += counts[i]
         for i in range(first, last):
-            digit = (vertices[order[i]] >> shift) & 2047
-            spare[counts[digit]] = order[i]
+            digit = (vertices[rows[i]] >> shift) & 2047
+            others[counts[digit]] = rows[i]
             counts[digit] += 1
+        rows, others = others, rows
+        shift += 11
+    if (shift // 11) & 1:  # the last pass wrote to the other array
         for i in range(first, last):
             order[i] = spare[i]
-        shift += 11
