@@ -42,15 +42,16 @@ class CandidateSampler:
         uniform: even draws.
         popular: draws by popularity. Where the draws are no fewer than the titles, all titles are
             taken and nothing is drawn.
+        exact: up to so many titles that is done in any case.
     """
 
-    def __init__(self, popularity_T: Tensor, *, uniform: int, popular: int) -> None:
+    def __init__(self, popularity_T: Tensor, *, uniform: int, popular: int, exact: int = 0) -> None:
         titles = len(popularity_T)
         total = popularity_T.sum()
         if float(total) <= 0:
             uniform, popular = uniform + popular, 0
         self.titles, self.uniform, self.popular = titles, uniform, popular
-        self.exact = uniform + popular >= titles
+        self.exact = max(uniform + popular, exact) >= titles
         expected_T = torch.full_like(popularity_T, uniform / max(titles, 1))
         if popular:
             expected_T = expected_T + popular * popularity_T / total

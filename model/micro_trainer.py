@@ -327,6 +327,7 @@ class MicroTrainer:
             replay = sources
         elif not len(old):
             replay = 0
+        fresh = fresh.over(old, self.config.of_late)
         mix = [(fresh, sources - replay), (old, replay)]
         return [(pairs, count) for pairs, count in mix if count and len(pairs)]
 

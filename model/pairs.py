@@ -17,6 +17,8 @@ from partition.hasp import HaspSubgraph
 from partition.neighbourhood import Int64s
 from store.graph import DynamicGraph
 
+Float64s = npt.NDArray[np.float64]
+
 NOTHING = 1e-4  # a weight that is left by rounding only
 CHUNK = 1_000_000  # positives that are looked up at once
 
@@ -101,6 +103,37 @@ class Pairs:
         """Columns that say all."""
         narrow = {name: getattr(self, name).int() for name in ("source", "target")}
         return {**narrow, "ptr": self.ptr, "weight": self.weight}
+
+    def over(self, past: "Pairs", share: float) -> "Pairs":
+        """These sources, by their weight here; of their targets, `share` by what is counted here.
+
+        The rest of the targets is by `past`; a source that has nothing there keeps its own.
+        """
+        source, target, part, weight = self._flat()
+        old_source, old_target, old_part, _ = past._flat()
+        titles = 1 + int(
+            max(one.max(initial=0) for one in (source, target, old_source, old_target))
+        )
+        weight_T, known_T = np.zeros(titles), np.zeros(titles, bool)
+        weight_T[source] = weight
+        known_T[old_source] = True
+        code = np.concatenate([source, old_source]) * titles
+        code += np.concatenate([target, old_target])
+        new = part * np.where(known_T[source], share, 1.0) * weight
+        old = old_part * (1 - share) * weight_T[old_source]
+        code, back = np.unique(code, return_inverse=True)
+        summed = np.zeros(len(code))
+        np.add.at(summed, back, np.concatenate([new, old]))
+        some = summed > 0
+        code = code[some]
+        return Pairs._of(code // titles, code % titles, summed[some])
+
+    def _flat(self) -> tuple[Int64s, Int64s, Float64s, Float64s]:
+        """Of each pair: source, target, P(target | source), and the weight of the source."""
+        ptr, cumulative = self.ptr.numpy(), self.cumulative.numpy()
+        total = np.repeat(cumulative[ptr[1:]] - cumulative[ptr[:-1]], np.diff(ptr))
+        source = np.repeat(self.source.numpy(), np.diff(ptr))
+        return source, self.target.numpy(), self.weight.numpy() / total, total
 
     @classmethod
     def _of(cls, source: Int64s, target: Int64s, weight: npt.NDArray[np.floating]) -> "Pairs":
@@ -228,6 +261,7 @@ def candidates_for(
         torch.expm1(strength) ** 0.75,
         uniform=config.uniform_candidates,
         popular=config.popular_candidates,
+        exact=config.exact_titles,
     )
 
 

@@ -56,8 +56,9 @@ class LossConfig:
         sources: titles in a step that others are predicted from.
         targets: co-plays drawn for each of them, where the softmax is not exact.
         uniform_candidates: titles drawn evenly to stand for all, shared by the step.
-        popular_candidates: likewise, by how often they are co-played. No more titles than both
-            together: the softmax is exact, and takes all co-plays of a source.
+        popular_candidates: likewise, by how often they are co-played.
+        exact_titles: up to so many titles the softmax is exact, and takes all co-plays of a source:
+            a step then needs 4 bytes * `sources` * titles, a few times over.
         hide_title: share of titles that a step shows as if nobody had played them, so that the
             model learns to place a title by its concepts.
         drop_edges: share of all edges left out of a step.
@@ -69,6 +70,7 @@ class LossConfig:
     targets: int = 16
     uniform_candidates: int = 2048
     popular_candidates: int = 2048
+    exact_titles: int = 16_384
     hide_title: float = 0.3
     drop_edges: float = 0.3
     smoothing: float = 0.0
@@ -120,10 +122,13 @@ class MicroConfig:
     Attributes:
         steps: gradient steps of a cycle.
         lr: learning rate (AdamW; its state stays warm between cycles).
-        id_lr: that of the titles' id embeddings over `lr`, as in pretraining.
+        id_lr: that of the titles' id embeddings over `lr`, as in pretraining: at 1, a title of
+            today does not get its own place in a day.
         weight_decay: see AdamW.
         clip: largest norm of the gradient.
         replay: share of a step's pairs that is drawn from the past.
+        of_late: share of what a fresh source is to predict that is what was played with it of
+            late; the rest is all that was ever counted of it. A few plays are no distribution.
         reservoir: pairs of the past that are kept.
         distillation: weight of the pull to the last published vectors.
         parts: HASP parts; a cycle trains on one, or on one each of several trainers. As with
@@ -146,10 +151,11 @@ class MicroConfig:
 
     steps: int = 20
     lr: float = 1e-3
-    id_lr: float = 1.0
+    id_lr: float = 15.0
     weight_decay: float = 1e-3
     clip: float = 1.0
     replay: float = 0.5
+    of_late: float = 0.5
     reservoir: int = 200_000
     distillation: float = 5.0
     parts: int = 1

@@ -54,6 +54,17 @@ def test_without_any_popularity_all_draws_are_even():
     assert torch.isfinite(drawn.log_weight_K).all()
 
 
+def test_a_small_catalogue_is_counted_in_whole_and_nothing_is_drawn():
+    popularity = torch.rand(50)
+
+    drawn = CandidateSampler(popularity, uniform=5, popular=5, exact=49)
+    whole = CandidateSampler(popularity, uniform=5, popular=5, exact=50)
+
+    assert not drawn.exact
+    assert whole.exact
+    assert whole.draw(torch.Generator()).title_K.tolist() == list(range(50))
+
+
 def test_distillation_is_nothing_where_nothing_moved():
     z = torch.randn(3, 4)
 

@@ -18,6 +18,7 @@ CONFIG = MicroConfig(  # its gate lets all finite models pass: they start untrai
     parts=1,
     reservoir=500,
     lr=1e-2,
+    id_lr=1.0,
     min_cosine=-1.0,
     max_norm_ratio=1e6,
     max_loss_of_recall=1.0,

@@ -104,6 +104,25 @@ def test_shares_are_what_was_counted(make_graph):
     torch.testing.assert_close(share, torch.tensor([[1.0, 0, 0, 0], [0, 0.8, 0.2, 0]]))
 
 
+@given(fresh=ROWS, past=ROWS, share=st.sampled_from([0.0, 0.25, 1.0]))
+def test_fresh_sources_keep_their_weight_and_share_their_targets_with_the_past(
+    make_graph, fresh, past, share
+):
+    subgraph = whole_graph(make_graph(8, [], {}), max_coplay=None)
+    new, old = (Pairs.inside(subgraph, positives(rows)) for rows in (fresh, past))
+
+    mixed = dense(new.over(old, share), 8)
+
+    late, ever = dense(new, 8), dense(old, 8)
+    for source in range(8):
+        weight = late[source].sum()
+        want = late[source]
+        if weight and ever[source].sum():
+            want = weight * (share * late[source] / weight)
+            want += weight * (1 - share) * ever[source] / ever[source].sum()
+        np.testing.assert_allclose(mixed[source], want, atol=1e-5)
+
+
 def test_a_title_little_played_learns_mostly_what_all_play():
     strength = torch.log1p(torch.tensor([10.0, 90.0, 60.0, 30.0]))
     share = torch.tensor([[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
