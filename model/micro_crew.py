@@ -8,7 +8,6 @@ when all have learnt theirs. Where one dies, all are ended, and the next cycle s
 hold nothing between cycles that the micro-trainer does not have.
 """
 
-import os
 import queue
 import subprocess
 import sys
@@ -21,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from model.crew import Crew, TrainerLost
+from model.crew import Crew
 from model.lesson import learn_from
 from model.trainer_work import home_of
-from model.trainers import GRACE_S, LOST, POLL_S, TrainerDied, how_it_ended, start
+from model.trainers import GRACE_S, POLL_S, TrainerDied, be_trainer, how_it_ended, start
 
 DONE = b"learnt"
 
@@ -126,27 +125,14 @@ def _listen(process: subprocess.Popen[bytes], said: "queue.Queue[bytes]") -> Non
         said.put(line)
 
 
-def _main() -> int:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    try:
-        crew = Crew.by_environment()
-        for line in sys.stdin:
-            learn_from(Path(line.strip()), crew)
-            crew.sum(torch.zeros(1), "the end of the lesson")
-            if crew.rank == 0:
-                sys.stdout.write(DONE.decode() + "\n")
-                sys.stdout.flush()
-        crew.leave()
-    except TrainerLost as error:
-        sys.stderr.write(f"{error}\n")
-        return LOST
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+def _learn_what_comes(crew: Crew) -> None:
+    for line in sys.stdin:
+        learn_from(Path(line.strip()), crew)
+        crew.sum(torch.zeros(1), "the end of the lesson")
+        if crew.rank == 0:
+            sys.stdout.write(DONE.decode() + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    code = _main()
-    sys.stderr.flush()
-    os._exit(code)  # threads of a broken process group would hold the exit up
+    be_trainer(_learn_what_comes)

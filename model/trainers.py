@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def train_as_other(folder: Path) -> None:
     Raises:
         TrainerDied: another one ended early.
     """
-    _work_in(folder, lambda step, steps, loss: None, PATIENCE_S)
+    _work_in(folder, _say_nothing, PATIENCE_S)
 
 
 def start(
@@ -326,31 +327,40 @@ def _end_with_stdin() -> None:
     os._exit(LOST)
 
 
+def _say_nothing(step: int, steps: int, loss: float) -> None:
+    pass
+
+
 def _tell(step: int, steps: int, loss: float) -> None:
     line = json.dumps([step, steps, None if math.isnan(loss) else loss])
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-def _main(arguments: list[str]) -> int:
-    folder = Path(arguments[0])
-    if "--end-with-stdin" in arguments:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+def be_trainer(work: Callable[[Crew], None]) -> NoReturn:
+    """Meet the others, do `work`, and end this process by a code that says how it went."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    code = 0
     try:
         crew = Crew.by_environment()
-        run(folder, crew, _tell if crew.rank == 0 else lambda step, steps, loss: None)
+        work(crew)
         crew.leave()
     except TrainerLost as error:
         sys.stderr.write(f"{error}\n")
-        return LOST
+        code = LOST
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # threads of a broken process group would hold the exit up
+
+
+def _main(arguments: list[str]) -> NoReturn:
+    if "--end-with-stdin" in arguments:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    folder = Path(arguments[0])
+    be_trainer(lambda crew: run(folder, crew, _tell if crew.rank == 0 else _say_nothing))
 
 
 if __name__ == "__main__":
-    code = _main(sys.argv[1:])
-    sys.stderr.flush()
-    os._exit(code)  # threads of a broken process group would hold the exit up
+    _main(sys.argv[1:])
