@@ -1,10 +1,11 @@
 """Which titles of other parts come along with a part: a node sampler that the user defines.
 
 A part loses the co-plays that the cut crosses. Some of the titles at their other ends can come
-along as *external* ones: they give messages, and are predicted from the part's titles, but their
-own rows are trained where they are at home. A sampler is any callable of the shape of
-`NodeSampler`; three stand ready. Evenly drawn ones are worth most to training: they stand for all
-other parts in the softmax.
+along as *external* ones: they give messages, are predicted and predict, but their own rows are
+trained where they are at home. A sampler is any callable of the shape of `NodeSampler`; three stand
+ready. Evenly drawn ones are worth most to training: they stand for all other parts in the softmax.
+How many there are decides what parts lose to the whole graph; as sources they count as much as as
+targets (benchmarks/README.md).
 
 Source: Z. Huang et al., "Synergistic Signals: Exploiting Co-Engagement and Semantic Links via Graph
 Neural Networks", WWW 2024: entities too many to duplicate come by "user-defined node sampling";
