@@ -108,19 +108,28 @@ def _first_above(builder: Any, reachable: Any, mass: Any) -> Any:
     return builder.select(none, builder.sub(_I32(31), leading), first)
 
 
-@_step(int)
-def match_halves(_: Any, array: Any, index: Any, value: Any) -> Any:
-    """Bits k where the uint16 number `index + k` of `array` is `value`, for k in 0..15."""
+def _match_halves(lanes: int) -> Callable[..., Any]:
+    """Bits k where the uint16 number `index + k` of `array` is the low half of `value`."""
 
-    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        zero = ir.IntType(64)(0)
-        base = _address(context, builder, signature.args[0], args[0], zero, _I16)
-        at = builder.bitcast(builder.gep(base, [args[1]]), _HALVES.as_pointer())
-        lanes = builder.load(at, align=2)
-        value16 = builder.trunc(args[2], _I16)
-        return _mask(builder, builder.icmp_signed("==", lanes, _splat(builder, value16, _HALVES)))
+    def step(_: Any, array: Any, index: Any, value: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            zero, kind = ir.IntType(64)(0), ir.VectorType(_I16, lanes)
+            base = _address(context, builder, signature.args[0], args[0], zero, _I16)
+            at = builder.bitcast(builder.gep(base, [args[1]]), kind.as_pointer())
+            found = builder.load(at, align=2)
+            empty = ir.Constant(kind, ir.Undefined)
+            first = builder.insert_element(empty, builder.trunc(args[2], _I16), _I32(0))
+            numbers = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+            alike = builder.icmp_signed("==", found, builder.shuffle_vector(first, empty, numbers))
+            return builder.zext(builder.bitcast(alike, ir.IntType(lanes)), ir.IntType(64))
 
-    return types.int32(array, types.int64, types.int32), code
+        return types.int64(array, types.int64, types.int64), code
+
+    return step
+
+
+match_halves = _step(int)(_match_halves(16))
+match_more_halves = _step(int)(_match_halves(32))
 
 
 @_step(float)

@@ -1,8 +1,8 @@
 """A leaf: ids and weights of up to c edges, in no order.
 
 Layout of its block: the weight index (store/weights.py), then the ids: their low halves, two a
-word, then their upper bits (store/blocks.py). A search compares 16 low halves at a time. Deletion
-puts the last edge in the gap.
+word, then their upper bits (store/blocks.py). A search compares 16 or 32 low halves at a time.
+Deletion puts the last edge in the gap.
 
 A node is known by its record, four words of the arena: pointer, meta, base, edges below. It stands
 in the node's parent. A tree's top node has it in the vertex table; while the tree is worked on, it
@@ -12,8 +12,6 @@ Source: compression of the ids inside samtree nodes is from X. Huang et al., "Pl
 Efficient Dynamic Deep Graph Learning System for Graph Neural Network Training on Billion-Scale
 Graphs", ICDE 2024; the form of it is ours.
 """
-
-import numpy as np
 
 from store import weights
 from store.blocks import (
@@ -38,6 +36,7 @@ from store.lanes import (
     load_pair,
     lowest,
     match_halves,
+    match_more_halves,
     store_byte,
     store_half,
     wide,
@@ -90,8 +89,12 @@ def find(
     upper = offset >> 16
     if upper >> bits:  # below the base, too
         return -1
-    for i in range(0, count, 16):
-        mask = wide(match_halves(words, 2 * ids + i, np.int32(offset & 0xFFFF)))
+    i = 0
+    while i < count:
+        if capacity > 16:
+            mask = match_more_halves(words, 2 * ids + i, offset)
+        else:
+            mask = match_halves(words, 2 * ids + i, offset)
         while mask:
             slot = i + wide(lowest(mask))
             if slot >= count:
@@ -99,6 +102,7 @@ def find(
             if upper_at(words, ids, capacity, bits, slot) == upper:
                 return slot
             mask &= mask - 1
+        i += 32
     return -1
 
 
