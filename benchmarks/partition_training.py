@@ -6,6 +6,7 @@ The peak is read from /proc while it runs: what `wait4` tells begins with the pe
 that started it. An *epoch* takes every title once as a source.
 """
 
+import functools
 import json
 import math
 import re
@@ -79,6 +80,7 @@ def run_trainer(
     return Run(float(np.median(np.diff(told))), peaks[-1], bare_peak())
 
 
+@functools.cache
 def bare_peak() -> int:
     """Peak bytes of a process that imports what a trainer does, makes an optimiser, and ends."""
     code = (
