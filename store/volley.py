@@ -99,11 +99,15 @@ def few_groups(
     uppers = upper_bits(form_of(meta))
     groups = (count + 15) >> 4
     scanned, scans, masses = floats_room(LANES), floats_room(SCANS), floats_room(FEW)
+    unpacked = words_room(SCANS)
     mass = scan16(words, where + capacity, groups, scanned)
     ids = where + span(SUMS, capacity)
     for group in range(groups):
         here = onwards(scans, LANES * group)
         masses[group] = scan16(words, where + 16 * group, min(16, count - 16 * group), here)
+        if uppers <= 4:
+            half, byte = 2 * ids + 16 * group, 4 * ids + 2 * capacity + 2 * uppers * group
+            unpack16(words, half, byte, form_of(meta), base, onwards(unpacked, LANES * group))
     for j in range(k):
         bits = number(key, skip + j)
         group = wide(find16(scanned, upper(bits) * mass))
@@ -111,7 +115,12 @@ def few_groups(
         if group >= 0:
             lane = wide(find16(onwards(scans, LANES * group), lower(bits) * masses[group]))
         slot = 16 * group + lane
-        out[to + j] = id_at(words, ids, capacity, uppers, base, slot) if lane >= 0 else -1
+        if lane < 0:
+            out[to + j] = -1
+        elif uppers <= 4:
+            out[to + j] = unpacked[slot]
+        else:
+            out[to + j] = id_at(words, ids, capacity, uppers, base, slot)
 
 
 @inlined
@@ -253,6 +262,7 @@ def draw_volleys(
             capacity = wide(CAPACITIES[size_of(meta)])
             prefetch(words, where)
             prefetch(words, where + capacity)  # its sums, or, in a small leaf, its ids
+            prefetch(words, where + capacity + (capacity >> 1))
             if 16 < capacity <= 16 * FEW:  # few_groups reads all of it
                 for line in range(16, capacity, 16):
                     prefetch(words, where + line)
