@@ -33,7 +33,9 @@ WORK = Files("trainer's work", "work.safetensors", "work.json")
 REMEDY = "delete the folder and start anew"
 COLUMNS = ("a", "b", "weight", "time_ms")  # of positives
 ARRAYS = ("titles", "concepts", "edge_index", "relation", "weight", "strength", "external")
-HELD = 2**28  # bytes of parts that a trainer keeps mapped; more: one part at a time
+# Bytes of parts' files that a trainer keeps; more: one part at a time. In memory, sorted both ways
+# round, they take several times as much; to read one takes a fraction of a step on it.
+HELD = 2**26
 
 
 @dataclass(frozen=True, slots=True)
