@@ -123,7 +123,8 @@ class MicroConfig:
         steps: gradient steps of a cycle.
         lr: learning rate (AdamW; its state stays warm between cycles).
         id_lr: that of the titles' id embeddings over `lr`, as in pretraining: at 1, a title of
-            today does not get its own place in a day.
+            today does not get its own place in a day. What all titles share learns slowly, or
+            titles that nobody has played drift off.
         weight_decay: see AdamW.
         clip: largest norm of the gradient.
         replay: share of a step's pairs that is drawn from the past.
@@ -149,9 +150,9 @@ class MicroConfig:
         max_norm_ratio: the gate refuses vectors whose mean norm grew or shrank by more.
     """
 
-    steps: int = 20
-    lr: float = 1e-3
-    id_lr: float = 15.0
+    steps: int = 30
+    lr: float = 3e-4
+    id_lr: float = 50.0
     weight_decay: float = 1e-3
     clip: float = 1.0
     replay: float = 0.5
