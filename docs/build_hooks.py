@@ -37,7 +37,7 @@ BROUGHT_IN = {
     "examples/recommender/README.md": "how-to/example-service.md",
 }
 GENERATED = "<!-- made by docs/build_hooks.py -->\n\n"
-_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
+_LINK = re.compile(r"(?P<shown>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _ANY = (2**31 - 1, 30 * 86_400)  # bounds that only keep out what is no number of this kind
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -60,7 +60,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def turned(match: re.Match[str]) -> str:
         target = turn(match["target"], source=source, place=place)
-        return match["text"] if target is None else f"[{match['text']}]({target})"
+        if target is None:
+            return match["text"]
+        return f"{match['shown']}[{match['text']}]({target})"
 
     parts, at = [], 0
     for fence in _FENCE.finditer(markdown):
