@@ -192,23 +192,25 @@ def test_no_reader_sees_half_a_vector_of_another_process(tmp_path: Path) -> None
     before = rows.versions()
     query = np.ones(dim, np.float32)
     seen: set[float] = set()
-    both = 0
+    both = turn = 0
+
+    def look() -> bool:
+        nonlocal both, turn
+        scores, places = rows.scores(query)
+        found = set(scores[places > 0].tolist())
+        seen.update(found)
+        both += len(found) == 2
+        vector, place = rows.vector(turn % count)
+        assert not place or set(vector.tolist()) in ({1.0}, {-1.0})
+        turn += 1
+        return turn > 10 and both > 0 and len(seen) == 2
 
     writer.start()
     try:
         wait_until(lambda: (rows.versions() != before).any(), "a write", within_s=120)
-        for turn in range(60):
-            scores, places = rows.scores(query)
-            found = set(scores[places > 0].tolist())
-            seen |= found
-            both += len(found) == 2
-            vector, place = rows.vector(turn)
-            assert not place or set(vector.tolist()) in ({1.0}, {-1.0})
-            if turn >= 10 and both and len(seen) == 2:
-                break
+        wait_until(look, "both signs, in one look", within_s=60)
     finally:
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
 
-    assert seen == {float(dim), -float(dim)}
-    assert both  # the writer was in the middle of things
+    assert seen == {float(dim), -float(dim)}  # and nothing between, though it was written meanwhile
