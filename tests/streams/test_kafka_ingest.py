@@ -112,10 +112,14 @@ def test_a_broker_that_was_killed_comes_back_and_nothing_is_lost_or_doubled(kafk
     count = 30_000
     write(kafka, "killed", [])
     dead_at, outages, values = count // 3, [], []
+    killed = threading.Event()
 
     def send() -> None:
         with Producer(kafka.address, timeout_s=120) as producer:
             for value in range(count):
+                if value == 2 * dead_at:  # the rest must find it dead, or no outage is seen
+                    producer.flush()
+                    killed.wait(90)
                 producer.send("killed", key=b"%d" % (value % 10), value=b"%d" % value)
                 if value % 1000 == 0:
                     producer.flush()
@@ -133,6 +137,7 @@ def test_a_broker_that_was_killed_comes_back_and_nothing_is_lost_or_doubled(kafk
             values.extend(int(one.value or b"") for one in batch.messages.get("killed", []))
             if not outages and kafka.running and len(values) > dead_at:
                 kafka.kill()
+                killed.set()
             return len(values) >= count
 
         sender.start()
@@ -141,14 +146,7 @@ def test_a_broker_that_was_killed_comes_back_and_nothing_is_lost_or_doubled(kafk
         finally:
             kafka.start()
             sender.join()
-
-        def rest() -> int:
-            try:
-                return len(ingest.consume(9, 0.1)) or not any(ingest.lag().values())
-            except BrokerUnreachable:  # an error from within the outage, told late
-                return 0
-
-        wait_until(rest)
+        wait_until(lambda: len(ingest.consume(9, 0.1)) or not any(ingest.lag().values()))
 
     assert len(outages) == 1
     assert sorted(values) == list(range(count))
