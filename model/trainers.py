@@ -105,13 +105,14 @@ def train_as_first(
     return loss
 
 
-def train_as_other(folder: Path) -> None:
-    """What a process does that torchrun started with a rank above 0.
+def train_as_other(folder: Path) -> NoReturn:
+    """What a process does that torchrun started with a rank above 0; it ends with its work.
 
     Raises:
         TrainerDied: another one ended early.
     """
     _work_in(folder, _say_nothing, PATIENCE_S)
+    _end(0)
 
 
 def start(
@@ -351,8 +352,18 @@ def be_trainer(work: Callable[[Crew], None]) -> NoReturn:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         code = 1
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process at once.
+
+    Threads of a process group that is broken hold an orderly exit up, and one that lets go of its
+    last tensor while the interpreter ends aborts the process.
+    """
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # threads of a broken process group would hold the exit up
+    os._exit(code)
 
 
 def _main(arguments: list[str]) -> NoReturn:

@@ -63,7 +63,6 @@ def pretrain(
         trainers = size
         if rank > 0:
             train_as_other(settings.checkpoint.folder / WORK)
-            return
     root = empty_root(settings)
     loaded = load_ml1m(data)
     history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))

@@ -3,6 +3,7 @@
 The process with rank 1 kills itself before it saves a state after STEP.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -73,4 +74,5 @@ def main(folder: Path, kill_after: int | None) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()
     main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
