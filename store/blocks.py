@@ -43,6 +43,7 @@ _SIZES = [
 ]
 CAPACITIES = np.array(_SIZES, np.int64)
 WHOLE = 4  # the form in which ids are whole
+MAX_HEIGHT = 16
 RECORD = 4  # words of a reference: pointer, meta, base, edges below
 
 

@@ -24,10 +24,11 @@ from store.blocks import (
     level_of,
     size_of,
 )
+from store.handle import workplace
 from store.jit import kernel, step
 from store.lanes import longs_room, onwards, pointer, wide
+from store.order import shard_of
 from store.rows import PATH, first_leaf, next_leaf
-from store.updates import shard_of, workplace
 
 Floats = npt.NDArray[np.float32]
 

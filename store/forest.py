@@ -7,17 +7,19 @@ It takes what has been checked; store/graph.py checks.
     words  (W,)      int32   the arena (store/blocks.py); its first units are none, and workplaces
     heap   (5,)      int64   of the arena
     pools  (16, P)   int64   free blocks, a row a shard
-    handle (8,)      int64   where all these are (store/updates.py)
+    handle (8,)      int64   where all these are (store/handle.py)
 """
 
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from store import bulk, draws, rows, updates
+from store import bulk, draws, order, rows, updates
+from store import handle as known
 from store.blocks import (
     CAPACITIES,
     CUMULATIVE,
@@ -49,9 +51,18 @@ Bytes = npt.NDArray[np.uint8]
 
 MODES = {"fstable": FENWICK, "cstable": CUMULATIVE, "sums16": SUMS}
 MAX_ID = 2**31 - 2
-_FIRST = 2 * (updates.SHARDS + 1)  # units before the first block
+_FIRST = 2 * (order.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
+_SAMPLE = 16384  # rows by which a batch is dealt to threads
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
+
+
+class _Part(NamedTuple):
+    """What one thread changes of a batch: see `updates.apply_rows`."""
+
+    rows: Ints
+    spare: Ints
+    progress: Longs
 
 
 class Forest:
@@ -92,14 +103,14 @@ class Forest:
         self._words = GrowingWords(UNIT * 2 * need + PAD)
         limit = len(self._words.array) // UNIT - 8
         self._heap = np.array([_FIRST, limit, 2 * widest, need, widest])
-        self._pools = np.zeros((updates.SHARDS, FREE + widest + 1), np.int64)
+        self._pools = np.zeros((order.SHARDS, FREE + widest + 1), np.int64)
         self._handle = np.zeros(8, np.int64)
-        self._handle[[updates.MODE, updates.TOP]] = self._mode, self._top
+        self._handle[[known.MODE, known.TOP]] = self._mode, self._top
         self._point()
 
     def __len__(self) -> int:
         """Number of edges."""
-        return int(self._handle[updates.EDGES])
+        return int(self._handle[known.EDGES])
 
     @property
     def num_vertices(self) -> int:
@@ -153,42 +164,45 @@ class Forest:
         """All but the changes: what is returned makes them, before any others; see `apply`."""
         count = len(vertices)
         self.reserve(count)
-        order = np.arange(count, dtype=np.int32)
-        spare = np.empty(count if count >= _SORT_FROM else 0, np.int32)
-        most = self._count - 1 if count >= _SORT_FROM else 0
-        cuts = [0, updates.SHARDS]
-        starts = np.zeros(updates.SHARDS + 1, np.int64)
-        starts[-1] = count
-        if self._workers.threads > 1 and count >= _SORT_FROM:
-            updates.count_shards(vertices, starts)
-            # A whole number of shards a thread, as near to equal parts as can be; each picks its
-            # rows itself.
-            parts = np.linspace(0, count, self._workers.threads + 1)[1:-1]
-            between = np.abs(starts[:, None] - parts).argmin(axis=0).tolist()
-            cuts = sorted({0, *between, updates.SHARDS})
-        parts_left = [np.array([starts[a], starts[b], 0, most, a, b]) for a, b in pairwise(cuts)]
-        return partial(self._finish, parts_left, order, spare, vertices, numbers, amounts, ops)
+        most, cuts = 0, [0, 0]  # neither sorted nor dealt
+        if count >= _SORT_FROM:
+            most = self._count - 1
+            cuts = self._deal(vertices)
+        parts = []
+        for low, high in pairwise(cuts):
+            rows = np.arange(count, dtype=np.int32) if not high else np.empty(count, np.int32)
+            spare = np.empty(count if most else 0, np.int32)
+            parts.append(_Part(rows, spare, np.array([0, count, 0, most, low, high])))
+        return partial(self._finish, parts, vertices, numbers, amounts, ops)
+
+    def _deal(self, vertices: Ints) -> list[int]:
+        """Shards from which on each thread takes a batch's rows, and 0 for all of one thread.
+
+        A whole number of shards a thread, as near to equal parts as can be, by a sample of rows.
+        """
+        threads = self._workers.threads
+        if threads == 1:
+            return [0, 0]
+        counts = np.zeros(order.SHARDS, np.int64)
+        order.count_shards(vertices, max(1, len(vertices) // _SAMPLE), counts)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        parts = np.linspace(0, ends[-1], threads + 1)[1:-1]
+        between = np.abs(ends[:, None] - parts).argmin(axis=0).tolist()
+        return sorted({0, *between, order.SHARDS})
 
     def _finish(
-        self,
-        left: list[Longs],
-        order: Ints,
-        spare: Ints,
-        vertices: Ints,
-        numbers: Ints,
-        amounts: Floats,
-        ops: Bytes,
+        self, parts: "list[_Part]", vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes
     ) -> None:
         """Make the changes of all parts; where a part finds the arena full, it grows."""
-        while left:
+        while parts:
             self._workers.run(
-                [partial(self._run, order, spare, vertices, numbers, amounts, ops, p) for p in left]
+                [partial(self._run, part, vertices, numbers, amounts, ops) for part in parts]
             )
-            self._handle[updates.EDGES] += sum(int(progress[2]) for progress in left)
-            left = [progress for progress in left if progress[0] < progress[1]]
-            for progress in left:
-                progress[2] = 0
-            if left:
+            self._handle[known.EDGES] += sum(int(part.progress[2]) for part in parts)
+            parts = [part for part in parts if part.progress[0] < part.progress[1]]
+            for part in parts:
+                part.progress[2] = 0
+            if parts:
                 self._grow(0)
 
     @property
@@ -234,7 +248,7 @@ class Forest:
             if vertex < len(indptr) - 1:
                 rest = int(indptr[-1] - indptr[vertex])
                 self._grow(max(int(indptr[vertex + 1] - indptr[vertex]), min(rest, 1 << 22)))
-        self._handle[updates.EDGES] = len(ids)
+        self._handle[known.EDGES] = len(ids)
 
     def scale(self, factor: float) -> None:
         """Multiply all weights by a power of two: exactly, as long as none becomes too small."""
@@ -336,7 +350,7 @@ class Forest:
             self._words.array[: len(arrays["words"])] = arrays["words"]
             self.ensure_vertices(count)
             self._table.array[: 4 * count] = arrays["table"]
-        self._handle[updates.EDGES] = edges
+        self._handle[known.EDGES] = edges
 
     def upgrade(self) -> None:
         """Make the trees of a snapshot of version 1, just restored, such as are made today."""
@@ -348,24 +362,10 @@ class Forest:
         return out
 
     def _run(
-        self,
-        order: Ints,
-        spare: Ints,
-        vertices: Ints,
-        numbers: Ints,
-        amounts: Floats,
-        ops: Bytes,
-        progress: Longs,
+        self, part: "_Part", vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes
     ) -> None:
         updates.apply_rows(
-            self._address,
-            order,
-            spare,
-            vertices,
-            numbers,
-            amounts,
-            ops,
-            progress,
+            self._address, part.rows, part.spare, vertices, numbers, amounts, ops, part.progress
         )
 
     def _draw(
@@ -397,11 +397,11 @@ class Forest:
         """Have `units` and what one change needs never given out."""
         heap = self._heap
         # Slabs grow with the arena: few for the threads to fetch, and none large in a small one.
-        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (128 * updates.SHARDS)))
+        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (128 * order.SHARDS)))
         heap[SLAB] = slab & ~1
         # One change may split a node at every level, and open a new slab for each block.
-        threads = min(self._workers.threads, updates.SHARDS)
-        heap[NEED] = threads * 32 * self._widest + 2 * updates.SHARDS * slab
+        threads = min(self._workers.threads, order.SHARDS)
+        heap[NEED] = threads * 32 * self._widest + 2 * order.SHARDS * slab
         need = int(heap[NEXT]) + units + 2 * int(heap[NEED])  # a change may be made both ways
         if need > heap[LIMIT]:
             limit = need * 5 // 4  # more than is needed: it costs nothing until it is written to
@@ -413,8 +413,8 @@ class Forest:
         """Write anew where the parts are."""
         handle = self._handle
         self._address = handle.ctypes.data
-        handle[updates.TABLE] = self._table.array.ctypes.data
-        handle[updates.WORDS] = self._words.array.ctypes.data
-        handle[updates.POOLS] = self._pools.ctypes.data
-        handle[updates.HEAP] = self._heap.ctypes.data
-        handle[updates.VERTICES] = self._count
+        handle[known.TABLE] = self._table.array.ctypes.data
+        handle[known.WORDS] = self._words.array.ctypes.data
+        handle[known.POOLS] = self._pools.ctypes.data
+        handle[known.HEAP] = self._heap.ctypes.data
+        handle[known.VERTICES] = self._count

@@ -22,7 +22,7 @@ from store.blocks import (
     span,
 )
 from store.jit import inlined, step
-from store.lanes import load_float, store_float, wide
+from store.lanes import LANES, load_float, others_up_to, store_float, wide
 
 
 @inlined
@@ -38,17 +38,28 @@ def child(mode: int, meta: int, block: int, k: int) -> int:
     return block * UNIT + span(mode, capacity) + capacity + RECORD * k
 
 
-@inlined
+@step
 def route(words: Words, at: int, count: int, number: int) -> int:
-    """The child under whose separators `number` falls: halving without a branch."""
+    """The child under whose separators `number` falls: halving without a branch, then one look."""
     low = 0
     left = count
-    while left > 1:
+    while left > LANES:
         half = left >> 1
         below = (wide(words[at + low + half]) - number - 1) >> 63  # all bits, or none
         low += half & below
         left -= half
-    return low
+    return low + others_up_to(words, at + low + 1, left - 1, number)
+
+
+@inlined
+def route_by(words: Words, at: int, count: int, number: int, guess: int) -> int:
+    """As `route`, in two looks where the guess is right; a guess may be any number."""
+    if 0 <= guess < count:
+        low = guess == 0 or words[at + guess] <= number
+        high = guess == count - 1 or number < words[at + guess + 1]
+        if low and high:
+            return guess
+    return route(words, at, count, number)
 
 
 @step

@@ -206,6 +206,24 @@ def pick16(_: Any, array: Any, index: Any, count: Any, uniform: Any) -> Any:
 
 
 @_step(int)
+def others_up_to(_: Any, words: Any, index: Any, count: Any, value: Any) -> Any:
+    """How many of the numbers `words[index : index + count]`, count <= 16, are <= `value`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _address(context, builder, signature.args[0], args[0], args[1], _WORDS)
+        found = builder.load(at, align=4)
+        count, value = (builder.trunc(one, _I32) for one in args[2:])
+        below = builder.icmp_signed("<=", found, _splat(builder, value, _WORDS))
+        valid = builder.icmp_signed("<", _NUMBERS, _splat(builder, count, _WORDS))
+        mask = _mask(builder, builder.and_(below, valid))
+        kind = ir.FunctionType(_I32, [_I32])
+        ones = builder.call(builder.module.declare_intrinsic("llvm.ctpop", [_I32], kind), [mask])
+        return builder.zext(ones, ir.IntType(64))
+
+    return types.int64(words, types.int64, types.int64, types.int64), code
+
+
+@_step(int)
 def wide(_: Any, value: Any) -> Any:
     """An integer as int64."""
     return types.int64(types.int64), lambda context, builder, signature, args: args[0]
@@ -411,6 +429,19 @@ def lowest(_: Any, mask: Any) -> Any:
         return builder.call(count, [args[0], ir.IntType(1)(1)])
 
     return types.int32(types.int32), code
+
+
+@_step(int)
+def lowest64(_: Any, mask: Any) -> Any:
+    """Number of the lowest bit set in `mask`, which is not 0."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        long = ir.IntType(64)
+        counted = ir.FunctionType(long, [long, ir.IntType(1)])
+        count = builder.module.declare_intrinsic("llvm.cttz", [long], counted)
+        return builder.call(count, [args[0], ir.IntType(1)(1)])
+
+    return types.int64(types.int64), code
 
 
 @_step(object)

@@ -34,7 +34,7 @@ from store.lanes import (
     load_byte,
     load_half,
     load_pair,
-    lowest,
+    lowest64,
     match_halves,
     match_more_halves,
     store_byte,
@@ -42,6 +42,7 @@ from store.lanes import (
     wide,
 )
 
+UNKNOWN, ABSENT = -1, -2  # in place of a slot
 VECTOR = 16  # a leaf that is not larger has no sums, and is drawn from in one step
 
 
@@ -80,7 +81,7 @@ def set_id(
             store_byte(words, byte + 1, upper >> 8)
 
 
-@inlined
+@step
 def find(
     words: Words, ids: int, capacity: int, bits: int, base: int, count: int, number: int
 ) -> int:
@@ -91,19 +92,75 @@ def find(
         return -1
     i = 0
     while i < count:
-        if capacity > 16:
+        if capacity > 32:
+            mask = match_more_halves(words, 2 * ids + i, offset)
+            mask |= match_more_halves(words, 2 * ids + i + 32, offset) << 32
+        elif capacity > 16:
             mask = match_more_halves(words, 2 * ids + i, offset)
         else:
             mask = match_halves(words, 2 * ids + i, offset)
         while mask:
-            slot = i + wide(lowest(mask))
+            slot = i + wide(lowest64(mask))
             if slot >= count:
                 return -1
             if upper_at(words, ids, capacity, bits, slot) == upper:
                 return slot
             mask &= mask - 1
-        i += 32
+        i += 64
     return -1
+
+
+@inlined
+def spot(
+    words: Words, ids: int, capacity: int, bits: int, base: int, count: int, number: int
+) -> int:
+    """As `find`, without a branch that depends on whether it is found."""
+    offset = number - base
+    found, i = wide(-1), 0
+    while i < count:
+        mask = match_more_halves(words, 2 * ids + i, offset)
+        mask |= match_more_halves(words, 2 * ids + i + 32, offset) << 32
+        mask &= wide(-1) if count - i >= 64 else (wide(1) << (count - i)) - 1
+        some = (mask | -mask) >> 63
+        found = (found & ~some) | ((i + lowest64(mask | (wide(-1) << 63))) & some)
+        i += 64
+    upper = offset >> 16
+    held = upper_at(words, ids, capacity, bits, max(found, wide(0)))
+    if ((upper ^ held) & ~(found >> 63)) != 0:  # another id with these low bits
+        found = find(words, ids, capacity, bits, base, count, number)
+    return found
+
+
+@inlined
+def find_by(
+    words: Words,
+    ids: int,
+    capacity: int,
+    bits: int,
+    base: int,
+    count: int,
+    number: int,
+    guess: int,
+) -> int:
+    """As `find`, in one look where the guess is right; any slot may be guessed, ABSENT is known."""
+    if 0 <= guess < count and id_at(words, ids, capacity, bits, base, guess) == number:
+        return guess
+    if guess == ABSENT:
+        return wide(-1)
+    return find(words, ids, capacity, bits, base, count, number)
+
+
+@step
+def filled(mode: int, top: int, size: int, form: int) -> int:
+    """The greatest class that takes no more units than this one."""
+    units = leaf_units(mode, CAPACITIES[size], form)
+    while (
+        size < top
+        and CAPACITIES[size] != VECTOR
+        and leaf_units(mode, CAPACITIES[size + 1], form) == units
+    ):
+        size += 1
+    return size
 
 
 @step
@@ -116,13 +173,8 @@ def shape(mode: int, top: int, size: int, least: int, most: int) -> tuple[int, i
     while (most - least) >> (16 + upper_bits(form)):
         form += 1
     units = leaf_units(mode, CAPACITIES[size], form)
-    while (
-        size < top
-        and CAPACITIES[size] != VECTOR
-        and leaf_units(mode, CAPACITIES[size + 1], form) == units
-    ):
-        size += 1
-    if form == 0 and leaf_units(mode, CAPACITIES[size], 1) == units:
+    size = filled(mode, top, size, form)
+    if form == 0 and leaf_units(mode, CAPACITIES[size], wide(1)) == units:
         form = 1
     reach = 16 + upper_bits(form)
     base = wide(0)
@@ -177,6 +229,27 @@ def extent(numbers: Words, count: int) -> tuple[int, int]:
 
 
 @step
+def grow(mode: int, top: int, words: Words, pool: Longs, heap: Longs, at: int, size: int) -> None:
+    """Move a leaf to a block of a greater class, its ids held as they are: copied in planes."""
+    block, meta = wide(words[at]), wide(words[at + 1])
+    count, form, old = count_of(meta), form_of(meta), wide(CAPACITIES[size_of(meta)])
+    size = filled(mode, top, size, form)
+    capacity = wide(CAPACITIES[size])
+    new = allocate(words, pool, heap, leaf_units(mode, capacity, form))
+    source, to = block * UNIT, new * UNIT
+    weights.copy(mode, words, source, old, to, capacity, count)
+    low, ids = source + span(mode, old), to + span(mode, capacity)
+    for i in range((count + 1) >> 1):
+        words[ids + i] = words[low + i]
+    start, end = 4 * low + 2 * old, 4 * ids + 2 * capacity
+    for i in range((count * upper_bits(form) + 7) >> 3):
+        store_byte(words, end + i, load_byte(words, start + i))
+    release(words, pool, block, leaf_units(mode, old, form))
+    words[at] = new
+    words[at + 1] = pack(count, size, form, 0)
+
+
+@step
 def move(
     mode: int,
     top: int,
@@ -199,6 +272,9 @@ def move(
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     count, form, old = count_of(meta), form_of(meta), CAPACITIES[size_of(meta)]
     source = block * UNIT
+    if extra >= 0 and (extra - base) >> (16 + upper_bits(form)) == 0 and CAPACITIES[size] > old:
+        grow(mode, top, words, pool, heap, at, size)
+        return
     read_ids(words, source + span(mode, old), old, upper_bits(form), base, count, scratch)
     least, most = max(extra, wide(0)), max(extra, wide(0))
     if count > 0:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.jit import kernel
+from store.lanes import wide
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]
@@ -89,7 +90,7 @@ def find(
         ends: where each ends, shape (N,).
         out: written, shape (N,).
     """
-    start = 0
+    start = wide(0)
     for i in range(len(ends)):
         stop = ends[i]
         value = hash_name(names, start, stop)
@@ -113,7 +114,7 @@ def intern(
 ) -> None:
     """As `find`, but a name without an id gets one. The arrays have room for all names."""
     mask = len(slots) - 1
-    start = 0
+    start = wide(0)
     for i in range(len(ends)):
         stop = ends[i]
         value = hash_name(names, start, stop)

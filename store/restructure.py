@@ -12,6 +12,7 @@ System for Graph Neural Network Training on Billion-Scale Graphs", ICDE 2024. Me
 from store import inner, leaf, weights
 from store.blocks import (
     CAPACITIES,
+    MAX_HEIGHT,
     RECORD,
     UNIT,
     Longs,
@@ -31,7 +32,7 @@ from store.jit import step
 from store.lanes import onwards, wide
 
 ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
-SPARE = 4  # words after the root's record: where the record of a new part is written
+SPARE = 2 * MAX_HEIGHT  # of a path: the word where two records may be written meanwhile
 
 
 @step
@@ -156,7 +157,7 @@ def split(
         path: records and children from the root on (store/samtree.py); afterwards out of date.
     """
     root = path[0]
-    spare = root + SPARE
+    spare = path[SPARE]
     first = depth  # the highest node that must be split
     while first > 0:
         if count_of(wide(words[path[2 * first - 2] + 1])) < CAPACITIES[top]:
@@ -173,7 +174,7 @@ def split(
             separator = split_inner(mode, top, words, pool, heap, at, spare)
         parent, k = root, 0
         if d == 0:
-            _raise_root(mode, words, pool, heap, root, separator)
+            _raise_root(mode, words, pool, heap, root, spare, separator)
         else:
             parent, k = path[2 * d - 2], path[2 * d - 1]
             inner.insert(mode, words, pool, heap, parent, k, separator, spare, scratch)
@@ -191,16 +192,16 @@ def split(
 
 @step
 def _raise_root(
-    mode: int, words: Words, pool: Longs, heap: Longs, root: int, separator: int
+    mode: int, words: Words, pool: Longs, heap: Longs, root: int, spare: int, separator: int
 ) -> None:
-    """Put a new root above the two parts whose records stand at `root` and after it."""
-    part = root + 2 * SPARE
+    """Put a new root above the two parts whose records stand at `root` and `spare`."""
+    part = spare + RECORD
     for i in range(RECORD):
         words[part + i] = words[root + i]
     level = level_of(wide(words[root + 1])) + 1
     inner.create(mode, words, pool, heap, root, wide(0), level)
     inner.append(mode, words, root, wide(0), words, part)
-    inner.append(mode, words, root, separator, words, root + SPARE)
+    inner.append(mode, words, root, separator, words, spare)
 
 
 @step
@@ -314,7 +315,7 @@ def tidy(
         both = count_of(wide(words[left + 1])) + count_of(wide(words[right + 1]))
         if 4 * both > 3 * CAPACITIES[top]:
             break
-        merge(mode, top, words, pool, heap, parent, k, scratch, root + SPARE)
+        merge(mode, top, words, pool, heap, parent, k, scratch, path[SPARE])
 
     meta = wide(words[root + 1])
     while level_of(meta) > 0 and count_of(meta) == 1:

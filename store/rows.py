@@ -10,6 +10,7 @@ import numpy.typing as npt
 from store import leaf, weights
 from store.blocks import (
     CAPACITIES,
+    MAX_HEIGHT,
     UNIT,
     Longs,
     Words,
@@ -23,7 +24,7 @@ from store.blocks import (
 from store.inner import child
 from store.jit import kernel, step
 from store.lanes import longs_room, pointer, store_float, wide, words_room
-from store.samtree import MAX_HEIGHT, lookup
+from store.samtree import lookup
 
 Floats = npt.NDArray[np.float32]
 

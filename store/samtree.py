@@ -24,20 +24,23 @@ from store.blocks import (
     span,
     upper_bits,
 )
-from store.inner import child, route, separators, total
+from store.handle import HEAP, MODE, TOP, WORDS, pool_of, root_of, workplace
+from store.inner import child, route, route_by, separators, total
 from store.jit import inlined, step
-from store.lanes import single, wide
+from store.lanes import longs_at, single, wide, words_at
+from store.order import shard_of
 
 ADD, SET, DELETE = 0, 1, 2
-MAX_HEIGHT = 16
+WAY = restructure.SPARE + 1
 
 
 @inlined
-def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int:
+def descend(mode: int, words: Words, root: int, number: int, guess: int, path: Longs) -> int:
     """Find the leaf for an id.
 
     Args:
         root: the word where the top node's record starts.
+        guess: the child of the top node, or any other number.
         path: written, shape (2 * MAX_HEIGHT,): for each node on the way the word where its record
             starts, and the number of the child taken in it.
 
@@ -48,8 +51,9 @@ def descend(mode: int, words: Words, root: int, number: int, path: Longs) -> int
     block, meta = wide(words[at]), wide(words[at + 1])
     path[0] = at
     while level_of(meta) > 0:
-        k = route(words, separators(mode, meta, block), count_of(meta), number)
+        k = route_by(words, separators(mode, meta, block), count_of(meta), number, guess)
         path[2 * depth + 1] = k
+        guess = wide(leaf.UNKNOWN)
         depth += 1
         at = child(mode, meta, block, k)
         path[2 * depth] = at
@@ -72,43 +76,50 @@ def refresh(mode: int, words: Words, path: Longs, depth: int, change: int, mass:
 
 @step
 def change(
-    mode: int,
-    top: int,
-    words: Words,
-    pool: Longs,
-    heap: Longs,
-    root: int,
-    op: int,
+    handle: Longs,
+    vertex: int,
     number: int,
     weight: float,
+    op: int,
+    guess: int,
+    slot: int,
     path: Longs,
     scratch: Words,
 ) -> int:
-    """Apply one change to a tree.
+    """Apply one change to a vertex's tree; the arena has room for it.
 
     Args:
-        top: the greatest capacity class.
-        root: the word where the top node's record starts; all 0: the tree is empty.
-        path: for the way down, shape (2 * MAX_HEIGHT,).
+        handle: of the forest (store/handle.py).
+        guess: the top node's child where the id stands, or would; it may be wrong.
+        slot: where in its leaf it stands, which may be wrong; ABSENT: it is not there.
+        path: for the way down, shape (WAY,).
         scratch: room for a leaf's ids, and for a node's sums.
 
     Returns:
         1 where an edge came, -1 where one went, else 0.
     """
-    if words[root] == 0:
+    words, heap, mode, top = (
+        words_at(handle[WORDS]),
+        longs_at(handle[HEAP]),
+        handle[MODE],
+        handle[TOP],
+    )
+    root, pool = root_of(handle, vertex), pool_of(handle, vertex)
+    path[restructure.SPARE] = workplace(shard_of(vertex))
+    if words[root] == 0:  # an empty tree's record is all 0
         if op == DELETE:
             return 0
         leaf.create(mode, top, words, pool, heap, root, wide(0), wide(0), number)
         leaf.append(mode, words, root, number, weight, False)
         return 1
 
-    depth = descend(mode, words, root, number, path)
+    depth = descend(mode, words, root, number, guess, path)
     at = path[2 * depth]
     block, meta, base = wide(words[at]), wide(words[at + 1]), wide(words[at + 2])
     capacity, count, bits = CAPACITIES[size_of(meta)], count_of(meta), upper_bits(form_of(meta))
     where = block * UNIT
     ids = where + span(mode, capacity)
-    slot = leaf.find(words, ids, capacity, bits, base, count, number)
+    slot = leaf.find_by(words, ids, capacity, bits, base, count, number, slot)
     if slot >= 0 and op != DELETE:
         if op == ADD:
             mass = weights.add(mode, words, where, capacity, count, slot, weight, depth > 0)
@@ -133,7 +144,7 @@ def change(
             leaf.move(mode, top, words, pool, heap, at, size, number, scratch)
         else:
             restructure.split(mode, top, words, pool, heap, path, depth, scratch)
-            depth = descend(mode, words, root, number, path)
+            depth = descend(mode, words, root, number, wide(leaf.UNKNOWN), path)
             at = path[2 * depth]
             size = size_of(wide(words[at + 1]))
             if not leaf.fits(CAPACITIES[size], wide(words[at + 1]), wide(words[at + 2]), number):

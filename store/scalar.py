@@ -2,15 +2,16 @@
 
 What a relation is made of is told by the address of its *plan*:
 
-    plan  (5,)  int64   handles (store/updates.py) of the FORWARD and the BACKWARD forest (0: there
+    plan  (5,)  int64   handles (store/handle.py) of the FORWARD and the BACKWARD forest (0: there
                         is none); whether it is SYMMETRIC; HEADS and TAILS: where the id tables of
                         its vertex types say what is live (store/ids.py)
 """
 
+from store.handle import EDGES, SCRATCH, VERTICES, room_for
 from store.jit import inlined, kernel
 from store.lanes import longs_at, longs_room, single, wide, words_at, words_room
-from store.samtree import DELETE
-from store.updates import EDGES, SCRATCH, VERTICES, WAY, change_tree, room_for
+from store.leaf import UNKNOWN
+from store.samtree import DELETE, WAY, change
 
 FORWARD, BACKWARD, SYMMETRIC, HEADS, TAILS = range(5)
 LENGTHS, COUNT = 0, 1  # of an id table: where the lengths of names are, and how many
@@ -22,8 +23,8 @@ def change_one(forest: int, vertex: int, number: int, amount: float, op: int) ->
     handle = longs_at(forest)
     if not room_for(handle, wide(1)):
         return True
-    path, scratch = longs_room(WAY), words_room(SCRATCH)
-    handle[EDGES] += change_tree(handle, vertex, number, single(amount), op, path, scratch)
+    path, scratch, guess = longs_room(WAY), words_room(SCRATCH), wide(UNKNOWN)
+    handle[EDGES] += change(handle, vertex, number, single(amount), op, guess, guess, path, scratch)
     return False
 
 
@@ -55,12 +56,12 @@ def change_edge(plan: int, head: int, tail: int, weight: float, op: int) -> bool
         return True
     if directed and (not room_for(back, wide(1)) or tail >= back[VERTICES]):
         return True
-    path, scratch = longs_room(WAY), words_room(SCRATCH)
+    path, scratch, guess = longs_room(WAY), words_room(SCRATCH), wide(UNKNOWN)
     first, second = head, tail
     for turn in range(2):
         handle = back if turn and directed else forward
         if turn == 0 or directed or (symmetric and twice):
-            came = change_tree(handle, first, second, amount, op, path, scratch)
+            came = change(handle, first, second, amount, op, guess, guess, path, scratch)
             handle[EDGES] += came
         first, second = second, first
     return False

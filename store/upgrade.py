@@ -10,6 +10,7 @@ import numpy as np
 
 from store.blocks import (
     CAPACITIES,
+    MAX_HEIGHT,
     RECORD,
     UNIT,
     WHOLE,
@@ -26,7 +27,6 @@ from store.inner import child
 from store.jit import kernel, step
 from store.lanes import longs_room, pointer, wide, words_room
 from store.leaf import write_ids
-from store.samtree import MAX_HEIGHT
 
 _OLD = [*range(4, 33, 4), *range(48, 129, 16), *range(160, 257, 32), *range(320, 513, 64)]
 _OLD += range(640, 1025, 128)
