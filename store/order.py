@@ -31,11 +31,10 @@ def count_shards(vertices: Words, stride: int, counts: Longs) -> None:
 def pick_rows(vertices: Words, low: int, high: int, order: Words) -> int:
     """Write the rows of the shards `low..high - 1` to `order`, as they came; returns how many."""
     rows, heads = pointer(order), pointer(vertices)
-    at = wide(0)
+    at, wanted = wide(0), (1 << high) - (1 << low)  # a bit a shard
     for i in range(len(vertices)):
         rows[at] = i
-        shard = shard_of(wide(heads[i]))
-        at += 1 if low <= shard < high else 0
+        at += (wanted >> shard_of(wide(heads[i]))) & 1
     return at
 
 
