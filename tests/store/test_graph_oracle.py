@@ -22,7 +22,7 @@ BATCH = 5000  # above the size from which the store sorts
 class Story:
     """A graph and the dictionaries that say what it must hold."""
 
-    def __init__(self, index: str, seed: int, *, exact: bool) -> None:
+    def __init__(self, index: str, seed: int, *, exact: bool, capacity: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.exact = exact
         self.graph = DynamicGraph(
@@ -31,7 +31,7 @@ class Story:
                 Relation("genre", "title", "concept"),
             ],
             leaf_index=index,
-            leaf_capacity=16,
+            leaf_capacity=capacity,
             threads=2,
         )
         self.edges: tuple[dict[tuple[int, int], float], ...] = ({}, {})
@@ -113,14 +113,14 @@ class Story:
 
 @pytest.mark.timeout(300 if CHANGES <= 100_000 else 0)
 @pytest.mark.parametrize(
-    ("index", "exact"),
-    [*((index, False) for index in INDEXES), ("sums16", True)],
-    ids=[*INDEXES, "sums16-any-weight"],
+    ("index", "exact", "capacity"),
+    [*((index, False, 16) for index in INDEXES), ("sums16", True, 16), ("sums16", True, 256)],
+    ids=[*INDEXES, "sums16-any-weight", "sums16-large-leaves"],
 )
 def test_a_long_story_leaves_what_dictionaries_hold(
-    index: str, exact: bool, tmp_path: Path
+    index: str, exact: bool, capacity: int, tmp_path: Path
 ) -> None:
-    story = Story(index, 11, exact=exact)
+    story = Story(index, 11, exact=exact, capacity=capacity)
     told, turn = 0, 0
     grow, shrink = [0.5, 0.3, 0.2], [0.1, 0.1, 0.8]
 
