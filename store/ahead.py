@@ -20,8 +20,8 @@ from store.blocks import (
 )
 from store.inner import child, route, separators
 from store.jit import inlined, step
-from store.lanes import prefetch, wide
 from store.leaf import ABSENT, UNKNOWN, spot
+from store.words import prefetch, wide
 
 # How many changes ahead a batch asks for its columns, the trees' records, their top nodes, the
 # records of hubs' children, these children, and the weights.

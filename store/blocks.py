@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.jit import inlined, kernel, step
-from store.lanes import fetch_add, wide
+from store.words import fetch_add, wide
 
 Words = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]

@@ -26,9 +26,9 @@ from store.blocks import (
 )
 from store.handle import workplace
 from store.jit import kernel, step
-from store.lanes import longs_room, onwards, pointer, wide
 from store.order import shard_of
 from store.rows import PATH, first_leaf, next_leaf
+from store.words import longs_room, onwards, pointer, wide
 
 Floats = npt.NDArray[np.float32]
 

@@ -9,7 +9,7 @@ Graph Learning System for Graph Neural Network Training on Billion-Scale Graphs"
 
 from store.blocks import Words
 from store.jit import step
-from store.lanes import load_float, single, store_float
+from store.words import load_float, single, store_float
 
 
 @step

@@ -28,10 +28,10 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel, step
-from store.lanes import load_float, longs_room, pointer, single, wide, words_room
 from store.random_bits import GOLDEN, lower, mix, number, onward, row_key, upper
 from store.rows import KEYS, PATH, first_leaf, next_leaf, read_leaf
 from store.volley import draw_volleys
+from store.words import load_float, longs_room, pointer, single, wide, words_room
 
 Doubles = npt.NDArray[np.float64]
 

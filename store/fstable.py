@@ -13,7 +13,7 @@ Software: Practice and Experience 24(3), 1994.
 
 from store.blocks import Words
 from store.jit import step
-from store.lanes import load_float, single, store_float
+from store.words import load_float, single, store_float
 
 
 @step

@@ -8,8 +8,9 @@ Kernels reach every record, of the table too, by its distance in words from the 
 
 from store.blocks import FREE, LIMIT, NEED, NEXT, RECORD, UNIT, WIDEST, Longs
 from store.jit import inlined
-from store.lanes import PAD, longs_at, onwards, wide
+from store.lanes import PAD
 from store.order import shard_of
+from store.words import longs_at, onwards, wide
 
 TABLE, WORDS, POOLS, HEAP, VERTICES, MODE, TOP, EDGES = range(8)
 SCRATCH = 2048 + PAD  # words of room for what one change rearranges

@@ -22,7 +22,8 @@ from store.blocks import (
     span,
 )
 from store.jit import inlined, step
-from store.lanes import LANES, load_float, others_up_to, store_float, wide
+from store.lanes import LANES, others_up_to
+from store.words import load_float, store_float, wide
 
 
 @inlined

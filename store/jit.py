@@ -1,4 +1,6 @@
-"""The one way in which this project compiles a kernel. Only store/lanes.py knows Numba besides.
+"""The one way in which this project compiles a kernel.
+
+Only store/words.py and store/lanes.py know Numba besides.
 
 A kernel is a free function over numpy arrays and scalars. It checks nothing: the class above it
 checks the input. Compiled kernels are cached on disk, in a folder named after the sources of all
@@ -65,7 +67,7 @@ def kernel(function: Callable[..., R_co]) -> Kernel[R_co]:
 
 
 def step(function: Callable[..., R_co]) -> Kernel[R_co]:
-    """Compile `function` for kernels alone to call: it may take pointers (store/lanes.py).
+    """Compile `function` for kernels alone to call: it may take pointers (store/words.py).
 
     It is kept with each kernel that calls it, and not by itself.
     """

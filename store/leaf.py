@@ -30,17 +30,8 @@ from store.blocks import (
     upper_bits,
 )
 from store.jit import inlined, step
-from store.lanes import (
-    load_byte,
-    load_half,
-    load_pair,
-    lowest64,
-    match_halves,
-    match_more_halves,
-    store_byte,
-    store_half,
-    wide,
-)
+from store.lanes import match_halves, match_more_halves
+from store.words import load_byte, load_half, load_pair, lowest, store_byte, store_half, wide
 
 UNKNOWN, ABSENT = -1, -2  # in place of a slot
 VECTOR = 16  # a leaf that is not larger has no sums, and is drawn from in one step
@@ -100,7 +91,7 @@ def find(
         else:
             mask = match_halves(words, 2 * ids + i, offset)
         while mask:
-            slot = i + wide(lowest64(mask))
+            slot = i + wide(lowest(mask))
             if slot >= count:
                 return -1
             if upper_at(words, ids, capacity, bits, slot) == upper:
@@ -122,7 +113,7 @@ def spot(
         mask |= match_more_halves(words, 2 * ids + i + 32, offset) << 32
         mask &= wide(-1) if count - i >= 64 else (wide(1) << (count - i)) - 1
         some = (mask | -mask) >> 63
-        found = (found & ~some) | ((i + lowest64(mask | (wide(-1) << 63))) & some)
+        found = (found & ~some) | ((i + lowest(mask | (wide(-1) << 63))) & some)
         i += 64
     upper = offset >> 16
     held = upper_at(words, ids, capacity, bits, max(found, wide(0)))

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.jit import kernel
-from store.lanes import wide
+from store.words import wide
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int32]

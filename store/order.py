@@ -6,7 +6,7 @@ whole shards; each thread picks its own out of all, and sorts them.
 
 from store.blocks import Longs, Words
 from store.jit import inlined, kernel, step
-from store.lanes import longs_room, pointer, wide
+from store.words import longs_room, pointer, wide
 
 SHARDS = 16
 DIGITS = 2049

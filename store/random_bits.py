@@ -9,7 +9,7 @@ OOPSLA 2014.
 import numpy as np
 
 from store.jit import inlined
-from store.lanes import single
+from store.words import single
 
 GOLDEN = 0x9E3779B97F4A7C15
 

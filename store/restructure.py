@@ -29,7 +29,7 @@ from store.blocks import (
     upper_bits,
 )
 from store.jit import step
-from store.lanes import onwards, wide
+from store.words import onwards, wide
 
 ALPHA = 0.125  # a pivot's rank may be off the middle by this share of the leaf
 SPARE = 2 * MAX_HEIGHT  # of a path: the word where two records may be written meanwhile

@@ -23,8 +23,8 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel, step
-from store.lanes import longs_room, pointer, store_float, wide, words_room
 from store.samtree import lookup
+from store.words import longs_room, pointer, store_float, wide, words_room
 
 Floats = npt.NDArray[np.float32]
 

@@ -27,8 +27,8 @@ from store.blocks import (
 from store.handle import HEAP, MODE, TOP, WORDS, pool_of, root_of, workplace
 from store.inner import child, route, route_by, separators, total
 from store.jit import inlined, step
-from store.lanes import longs_at, single, wide, words_at
 from store.order import shard_of
+from store.words import longs_at, single, wide, words_at
 
 ADD, SET, DELETE = 0, 1, 2
 WAY = restructure.SPARE + 1

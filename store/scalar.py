@@ -9,9 +9,9 @@ What a relation is made of is told by the address of its *plan*:
 
 from store.handle import EDGES, SCRATCH, VERTICES, room_for
 from store.jit import inlined, kernel
-from store.lanes import longs_at, longs_room, single, wide, words_at, words_room
 from store.leaf import UNKNOWN
 from store.samtree import DELETE, WAY, change
+from store.words import longs_at, longs_room, single, wide, words_at, words_room
 
 FORWARD, BACKWARD, SYMMETRIC, HEADS, TAILS = range(5)
 LENGTHS, COUNT = 0, 1  # of an id table: where the lengths of names are, and how many

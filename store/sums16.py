@@ -15,7 +15,8 @@ import numpy as np
 
 from store.blocks import Words
 from store.jit import inlined, step
-from store.lanes import load_float, patch16, pick16, single, store_float, sum16
+from store.lanes import patch16, pick16, sum16
+from store.words import load_float, single, store_float
 
 
 @inlined

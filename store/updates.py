@@ -22,10 +22,10 @@ from store.ahead import (
 from store.blocks import RECORD, Longs, Words
 from store.handle import MODE, SCRATCH, TABLE, WORDS, room_for
 from store.jit import kernel
-from store.lanes import longs_at, longs_room, pointer, prefetch, wide, words_at, words_room
 from store.leaf import UNKNOWN
 from store.order import pick_rows, sort_rows
 from store.samtree import WAY, change
+from store.words import longs_at, longs_room, pointer, prefetch, wide, words_at, words_room
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -25,8 +25,8 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import kernel, step
-from store.lanes import longs_room, pointer, wide, words_room
 from store.leaf import write_ids
+from store.words import longs_room, pointer, wide, words_room
 
 _OLD = [*range(4, 33, 4), *range(48, 129, 16), *range(160, 257, 32), *range(320, 513, 64)]
 _OLD += range(640, 1025, 128)

@@ -25,22 +25,11 @@ from store.blocks import (
 )
 from store.inner import child
 from store.jit import inlined, step
-from store.lanes import (
-    LANES,
-    find16,
-    floats_room,
-    longs_room,
-    onwards,
-    pick16,
-    prefetch,
-    scan16,
-    unpack16,
-    wide,
-    words_room,
-)
+from store.lanes import LANES, find16, pick16, scan16, unpack16
 from store.leaf import id_at
 from store.random_bits import lower, number, onward, row_key, upper
 from store.sums16 import pick
+from store.words import floats_room, longs_room, onwards, prefetch, wide, words_room
 
 Floats = npt.NDArray[np.float32]
 

@@ -7,7 +7,7 @@ branch is always foreseen, and one compile serves all three.
 from store import cstable, fstable, sums16
 from store.blocks import CUMULATIVE, SUMS, Words
 from store.jit import step
-from store.lanes import load_float, single, store_float
+from store.words import load_float, single, store_float
 
 
 @step
