@@ -249,7 +249,7 @@ def _schedule(
         progress.optimizer,
         [config.lr, config.lr * config.id_lr],
         total_steps=steps,
-        pct_start=0.2,
+        pct_start=0.3 if steps == 5 else 0.2,  # a rise of one step is a division by zero there
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the steps that it wants were made by another process

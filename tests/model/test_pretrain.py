@@ -41,6 +41,16 @@ def test_pretraining_on_parts_goes_through_all_of_them(two_camps):
     assert np.isfinite(result.metrics["loss"])
 
 
+@pytest.mark.parametrize("steps", range(1, 11))
+def test_pretraining_takes_as_few_steps_as_it_is_told(two_camps, steps):
+    graph, positives = two_camps
+    config = PretrainConfig(transe_steps=1, steps=steps, loss=LossConfig(sources=8, targets=2))
+
+    result = pretrain(graph, positives, model=SMALL, config=config)
+
+    assert np.isfinite(result.metrics["loss"])
+
+
 @pytest.mark.parametrize("titles", [0, 3])
 def test_nothing_to_learn_from_gives_a_model_all_the_same(make_graph, titles):
     graph = make_graph(titles, [], {"genre": []})
