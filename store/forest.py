@@ -53,7 +53,6 @@ MODES = {"fstable": FENWICK, "cstable": CUMULATIVE, "sums16": SUMS}
 MAX_ID = 2**31 - 2
 _FIRST = 2 * (order.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
-_SAMPLE = 16384  # rows by which a batch is dealt to threads
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
 
 
@@ -167,28 +166,13 @@ class Forest:
         most, cuts = 0, [0, 0]  # neither sorted nor dealt
         if count >= _SORT_FROM:
             most = self._count - 1
-            cuts = self._deal(vertices)
+            cuts = order.deal(vertices, self._workers.threads)
         parts = []
         for low, high in pairwise(cuts):
             rows = np.arange(count, dtype=np.int32) if not high else np.empty(count, np.int32)
             spare = np.empty(count if most else 0, np.int32)
             parts.append(_Part(rows, spare, np.array([0, count, 0, most, low, high])))
         return partial(self._finish, parts, vertices, numbers, amounts, ops)
-
-    def _deal(self, vertices: Ints) -> list[int]:
-        """Shards from which on each thread takes a batch's rows, and 0 for all of one thread.
-
-        A whole number of shards a thread, as near to equal parts as can be, by a sample of rows.
-        """
-        threads = self._workers.threads
-        if threads == 1:
-            return [0, 0]
-        counts = np.zeros(order.SHARDS, np.int64)
-        order.count_shards(vertices, max(1, len(vertices) // _SAMPLE), counts)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        parts = np.linspace(0, ends[-1], threads + 1)[1:-1]
-        between = np.abs(ends[:, None] - parts).argmin(axis=0).tolist()
-        return sorted({0, *between, order.SHARDS})
 
     def _finish(
         self, parts: "list[_Part]", vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes

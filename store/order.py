@@ -4,12 +4,15 @@ A *shard* is a set of vertices that one thread at a time works on. Rows are deal
 whole shards; each thread picks its own out of all, and sorts them.
 """
 
+import numpy as np
+
 from store.blocks import Longs, Words
 from store.jit import inlined, kernel, step
 from store.words import longs_room, pointer, wide
 
 SHARDS = 16
 DIGITS = 2049
+SAMPLE = 16384  # rows by which a batch is dealt
 
 
 @inlined
@@ -25,6 +28,24 @@ def count_shards(vertices: Words, stride: int, counts: Longs) -> None:
         counts[shard] = 0
     for i in range(0, len(vertices), stride):
         counts[shard_of(wide(vertices[i]))] += 1
+
+
+def deal(vertices: Words, threads: int) -> list[int]:
+    """From which shard on each thread takes a batch's rows, and the end; [0, 0]: one takes all.
+
+    A whole number of shards a thread, as near to equal parts as can be, by a sample of the rows.
+
+    Args:
+        vertices: of each row, shape (E,), E > 0.
+    """
+    if threads == 1:
+        return [0, 0]
+    counts = np.zeros(SHARDS, np.int64)
+    count_shards(vertices, max(1, len(vertices) // SAMPLE), counts)
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    parts = np.linspace(0, ends[-1], threads + 1)[1:-1]
+    between: list[int] = np.abs(ends[:, None] - parts).argmin(axis=0).tolist()
+    return sorted({0, *between, SHARDS})
 
 
 @step
