@@ -18,7 +18,7 @@ from store.blocks import (
     span,
     upper_bits,
 )
-from store.inner import child, route, separators
+from store.inner import child, holds, route, separators
 from store.jit import inlined, step
 from store.leaf import ABSENT, UNKNOWN, spot
 from store.words import prefetch, wide
@@ -90,15 +90,13 @@ def ask_weights(mode: int, table: Words, words: Words, vertex: int, number: int,
         k: what `ask_child` said.
 
     Returns:
-        The slot, ABSENT, or UNKNOWN; true until the vertex's next change.
+        The slot, which other changes may make wrong; ABSENT, which only a change of this very edge
+        can; or UNKNOWN.
     """
     record = RECORD * vertex
     block, meta, base = wide(table[record]), wide(table[record + 1]), wide(table[record + 2])
     if level_of(meta) > 0:
-        bounds, last = separators(mode, meta, block), count_of(meta) - 1
-        if k < 0 or k > last:
-            return wide(UNKNOWN)
-        if (k > 0 and number < words[bounds + k]) or (k < last and number >= words[bounds + k + 1]):
+        if not holds(words, separators(mode, meta, block), count_of(meta), number, k):
             return wide(UNKNOWN)
         prefetch(words, block * UNIT + k)
         at = child(mode, meta, block, k)

@@ -53,13 +53,18 @@ def route(words: Words, at: int, count: int, number: int) -> int:
 
 
 @inlined
+def holds(words: Words, at: int, count: int, number: int, k: int) -> bool:
+    """Whether `number` falls under child `k`; not where there is no such child."""
+    if k < 0 or k >= count or (k > 0 and number < words[at + k]):
+        return False
+    return k == count - 1 or number < wide(words[at + k + 1])
+
+
+@inlined
 def route_by(words: Words, at: int, count: int, number: int, guess: int) -> int:
     """As `route`, in two looks where the guess is right; a guess may be any number."""
-    if 0 <= guess < count:
-        low = guess == 0 or words[at + guess] <= number
-        high = guess == count - 1 or number < words[at + guess + 1]
-        if low and high:
-            return guess
+    if holds(words, at, count, number, guess):
+        return guess
     return route(words, at, count, number)
 
 
