@@ -47,6 +47,9 @@ def evaluate(
         typer.Option(min=0, help="titles held back; else as the data's own arrival needs it"),
     ] = None,
     retrain_every: Annotated[int, typer.Option(min=1, help="windows between retrainings")] = 4,
+    retrain_steps: Annotated[
+        int | None, typer.Option(min=1, help="steps of a retraining; else as of pretraining")
+    ] = None,
     page: Annotated[Path | None, typer.Option(help="write an HTML page with curves here")] = None,
     ablations: Annotated[
         bool, typer.Option(help="the incremental arm also without one part each")
@@ -79,6 +82,7 @@ def evaluate(
         windows=windows,
         questions=questions,
         retrain_every=retrain_every,
+        retrain_steps=retrain_steps,
         ablations=ablations,
         parts=_parts(parts),
     )

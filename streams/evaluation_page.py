@@ -26,8 +26,8 @@ def build_page(figures: Figures) -> str:
         f"{protocol['questions']:,} questions, {protocol['cold_questions']:,} of them for titles "
         f"that nobody had played; {protocol['held_back_titles']} titles were held back. Seeds "
         f"{', '.join(map(str, protocol['seeds']))}. Intervals: {protocol['intervals']}. The full "
-        f"retraining runs every {protocol['retrain_every']} windows; its seconds are those of a "
-        "window in which it does."
+        f"retraining runs every {protocol['retrain_every']} windows, {protocol['retrain_steps']} "
+        "steps each; its seconds are those of a window in which it does."
     )
     sections = [
         f"<header><h1>What the embeddings are worth</h1><p>{escape(str(protocol['data']))}</p>"

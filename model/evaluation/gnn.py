@@ -12,7 +12,7 @@ Shape suffixes: T titles of the stream, D width.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -160,11 +160,15 @@ class Retrain(Vectors):
 
     Args:
         every: windows from one retraining to the next.
+        steps: of the GNN in each retraining; None: as in the recipe.
     """
 
-    def __init__(self, recipe: Recipe, *, every: int) -> None:
+    def __init__(self, recipe: Recipe, *, every: int, steps: int | None = None) -> None:
         super().__init__(recipe)
         self.every = every
+        self.anew = recipe
+        if steps is not None:
+            self.anew = replace(recipe, pretrain=replace(recipe.pretrain, steps=steps))
         self.windows = 0
         self.trained = False  # whether the last update did train
 
@@ -181,7 +185,7 @@ class Retrain(Vectors):
         if not self.trained:
             self.drift_window, self.drift = self.drift, math.nan
             return
-        model = self.recipe.train(world)
+        model = self.anew.train(world)
         embedder = Embedder(model)
         embedder.full(world.graph)
         self.model = align(model, procrustes(embedder.published.numpy(), self.published)).eval()

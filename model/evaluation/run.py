@@ -65,6 +65,8 @@ class Options:
         windows: of the second half.
         questions: at most so many a window, drawn evenly; all of those for strict-cold titles.
         retrain_every: windows between two full retrainings.
+        retrain_steps: of the GNN in each of them; None: as many as at the cut. More show whether
+            these were enough.
         ablations: whether the incremental arm is also run without one part each.
         parts: numbers of HASP parts; with each, `frozen_fresh_graph` is also run with a model that
             was trained on parts of a cut, and on as many random ones.
@@ -75,6 +77,7 @@ class Options:
     windows: int = 20
     questions: int = 4000
     retrain_every: int = 4
+    retrain_steps: int | None = None
     ablations: bool = False
     parts: Sequence[int] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -87,8 +90,8 @@ class Options:
             raise ValueError(
                 f"arm {strange[0] if strange else ''!r}: want some of {', '.join(ARMS)}"
             )
-        for name in ("windows", "questions", "retrain_every"):
-            if getattr(self, name) < 1:
+        for name in ("windows", "questions", "retrain_every", "retrain_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: want at least 1")
         if self.ablations and "incremental" not in self.arms:
             raise ValueError("ablations are of the arm 'incremental': add it to the arms")
@@ -172,6 +175,7 @@ def evaluate(stream: Stream, options: Options, report: Report) -> dict[str, Any]
             "cold_questions": len(all_asked.cold_user),
             "questions_a_window_at_most": options.questions,
             "retrain_every": options.retrain_every,
+            "retrain_steps": options.retrain_steps or options.pretrain.steps,
             "cocount_prior": prior,
             "candidates": "titles of the catalogue less those that the user has played",
             "intervals": "95 %, bootstrap over users, 500 draws",
@@ -309,7 +313,9 @@ def _make(name: str, recipe: Recipe, options: Options, prior: float) -> Arm:
         "frozen": lambda: Frozen(recipe),
         "frozen_fresh_graph": lambda: FrozenFreshGraph(recipe),
         "incremental": lambda: Incremental(recipe),
-        "retrain": lambda: Retrain(recipe, every=options.retrain_every),
+        "retrain": lambda: Retrain(
+            recipe, every=options.retrain_every, steps=options.retrain_steps
+        ),
     }
     return made[name]()
 

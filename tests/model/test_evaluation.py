@@ -258,3 +258,17 @@ def test_plays_out_of_order_are_refused():
 
     with pytest.raises(ValueError, match="time_ms falls after row 0"):
         replace(stream, time_ms=stream.time_ms[::-1].copy())
+
+
+def test_a_retraining_takes_as_many_steps_as_it_is_given():
+    told = []
+    options = replace(SMALL, arms=("retrain",), retrain_steps=6)
+
+    figures = evaluate(
+        make_stream(), options, lambda step, done, total, note="": told.append((step, total))
+    )
+
+    assert [total for step, total in dict.fromkeys(told) if "gnn" in step] == [4, 6]
+    assert figures["protocol"]["retrain_steps"] == 6
+    with pytest.raises(ValueError, match="retrain_steps is 0"):
+        replace(SMALL, retrain_steps=0)
