@@ -95,8 +95,9 @@ def apply_rows(
             e, here = wide(rows[at + WEIGHTS]), (at + WEIGHTS) & OF_RING
             slots[here] = UNKNOWN
             number = wide(tails[e])
-            # What the two changes between do to this very edge is not known yet.
-            same = number == wide(tails[rows[at]]) or number == wide(tails[rows[at + 1]])
+            same = False  # what changes in between do to this very edge is not known yet
+            for between in range(WEIGHTS):
+                same |= number == wide(tails[rows[at + between]])
             if children[here] != UNKNOWN and not same:
                 k = children[here]
                 slots[here] = ask_weights(mode, table, words, wide(heads[e]), number, k)
