@@ -118,7 +118,7 @@ def threads_gain(rows, work) -> tuple[float, float, float]:
     update, sample, cores = [], [], []
     for forest in forests:
         draw(forest, seeds)
-    for _ in range(15):  # turn by turn, so that both meet the same load
+    for _ in range(60):  # turn by turn, so that both meet the same load
         for forest in forests:
             update.append(best(lambda f=forest: f.apply(*columns), 1, time.perf_counter))
             sample.append(best(lambda f=forest: draw(f, seeds), 1, time.perf_counter))

@@ -97,7 +97,6 @@ class Forest:
         self._table = GrowingWords(1024)
         inner = int(inner_units(self._mode, leaf_capacity))
         widest = max(inner, 2 * int(leaf_units(self._mode, leaf_capacity, WHOLE)))
-        self._widest = widest
         need = 32 * widest
         self._words = GrowingWords(UNIT * 2 * need + PAD)
         limit = len(self._words.array) // UNIT - 8
@@ -131,15 +130,10 @@ class Forest:
     def reserve(self, changes: int) -> None:
         """Have room for so many changes, whichever they are; it is reserved, and not yet taken.
 
-        A change replaces a leaf by one or two that are less than three times as large together, or
-        makes one of a unit. The next in the same leaf finds slack: what a leaf then costs is less
-        than eight units a change. A slab that is left may be half empty.
-
         Raises:
             MemoryError: there is no room; nothing has changed.
         """
-        used = int(self._pools[:, USE].sum())
-        self._grow(2 * min(changes * self._widest, 3 * used) + 16 * changes)
+        self._grow(0, changes)
 
     def apply(self, vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes) -> None:
         """Apply changes; those of one vertex in the order in which they stand.
@@ -163,15 +157,14 @@ class Forest:
         """All but the changes: what is returned makes them, before any others; see `apply`."""
         count = len(vertices)
         self.reserve(count)
-        most, cuts = 0, [0, 0]  # neither sorted nor dealt
+        most, threads = 0, 1  # neither sorted nor dealt
         if count >= _SORT_FROM:
-            most = self._count - 1
-            cuts = order.deal(vertices, self._workers.threads)
+            most, threads = self._count - 1, min(self._workers.threads, order.SHARDS)
         parts = []
-        for low, high in pairwise(cuts):
-            rows = np.arange(count, dtype=np.int32) if not high else np.empty(count, np.int32)
+        for thread in range(threads):
+            rows = np.arange(count, dtype=np.int32) if threads == 1 else np.empty(count, np.int32)
             spare = np.empty(count if most else 0, np.int32)
-            parts.append(_Part(rows, spare, np.array([0, count, 0, most, low, high])))
+            parts.append(_Part(rows, spare, np.array([0, count, 0, most, thread, threads])))
         return partial(self._finish, parts, vertices, numbers, amounts, ops)
 
     def _finish(
@@ -377,17 +370,23 @@ class Forest:
             out,
         )
 
-    def _grow(self, units: int) -> None:
-        """Have `units` and what one change needs never given out."""
+    def _grow(self, units: int, changes: int = 0) -> None:
+        """Have `units` and what one change needs never given out, and room for `changes`."""
         heap = self._heap
+        given, limit, _, _, widest = heap.tolist()  # lists: numpy's own sums are slow on so little
+        used = sum(self._pools[:, USE].tolist())
+        # A change replaces a leaf by one or two that are less than three times as large together,
+        # or makes one of a unit. The next in the same leaf finds slack: what a leaf then costs is
+        # less than eight units a change. A slab that is left may be half empty.
+        units += 2 * min(changes * widest, 3 * used) + 16 * changes
         # Slabs grow with the arena: few for the threads to fetch, and none large in a small one.
-        slab = max(2 * self._widest, min(32768, int(heap[NEXT]) // (128 * order.SHARDS)))
-        heap[SLAB] = slab & ~1
+        slab = max(2 * widest, min(32768, given // (128 * order.SHARDS))) & ~1
+        heap[SLAB] = slab
         # One change may split a node at every level, and open a new slab for each block.
         threads = min(self._workers.threads, order.SHARDS)
-        heap[NEED] = threads * 32 * self._widest + 2 * order.SHARDS * slab
-        need = int(heap[NEXT]) + units + 2 * int(heap[NEED])  # a change may be made both ways
-        if need > heap[LIMIT]:
+        heap[NEED] = once = threads * 32 * widest + 2 * order.SHARDS * slab
+        need = given + units + 2 * once  # a change may be made both ways
+        if need > limit:
             limit = need * 5 // 4  # more than is needed: it costs nothing until it is written to
             self._words.grow(UNIT * (limit + 8) + PAD)
             heap[LIMIT] = limit

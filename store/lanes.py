@@ -230,3 +230,63 @@ def unpack16(_: Any, words: Any, half: Any, byte: Any, form: Any, base: Any, out
 
     long = types.int64
     return types.void(words, long, long, long, long, out), code
+
+
+EIGHT = ir.VectorType(I32, 8)
+# Of each byte, the numbers of the bits that are set.
+_PLACES = [[k for k in range(8) if byte >> k & 1] for byte in range(256)]
+
+
+@as_step(int)
+def bits_of(_: Any, words: Any, index: Any, shift: Any, mask: Any, wanted: Any) -> Any:
+    """Bits k, 0..7, where number (`words[index + k]` >> `shift`) & `mask` is set in `wanted`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = address_of(context, builder, signature.args[0], args[0], args[1], EIGHT)
+        shift, mask, wanted = (_eight(builder, builder.trunc(one, I32)) for one in args[2:])
+        number = builder.and_(builder.lshr(builder.load(at, align=4), shift), mask)
+        bit = builder.and_(builder.lshr(wanted, number), ir.Constant(EIGHT, [1] * 8))
+        there = builder.icmp_signed("!=", bit, ir.Constant(EIGHT, [0] * 8))
+        return builder.zext(builder.bitcast(there, I8), I64)
+
+    long = types.int64
+    return long(words, long, long, long, long), code
+
+
+@as_step(int)
+def write_where(_: Any, words: Any, index: Any, first: Any, bits: Any) -> Any:
+    """Write `first + k` to `words[index:]` for each k, 0..7, set in `bits`; returns how many.
+
+    Eight words are written, of which the others mean nothing.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        table = _places(builder.module)
+        places = builder.load(builder.gep(table, [I64(0), args[3]]), align=32)
+        first = _eight(builder, builder.trunc(args[2], I32))
+        at = address_of(context, builder, signature.args[0], args[0], args[1], EIGHT)
+        builder.store(builder.add(places, first), at, align=4)
+        kind = ir.FunctionType(I64, [I64])
+        count = builder.module.declare_intrinsic("llvm.ctpop", [I64], kind)
+        return builder.call(count, [args[3]])
+
+    long = types.int64
+    return long(words, long, long, long), code
+
+
+def _eight(builder: Any, value: Any) -> Any:
+    empty = ir.Constant(EIGHT, ir.Undefined)
+    first = builder.insert_element(empty, value, I32(0))
+    return builder.shuffle_vector(first, empty, ir.Constant(EIGHT, [0] * 8))
+
+
+def _places(module: Any) -> Any:
+    """The constant table of `_PLACES`, shape (256, 8)."""
+    name = "upwell_places"
+    if name not in module.globals:
+        rows = [ir.Constant(EIGHT, (row + [0] * 8)[:8]) for row in _PLACES]
+        kind = ir.ArrayType(EIGHT, 256)
+        table = ir.GlobalVariable(module, kind, name)
+        table.initializer = ir.Constant(kind, rows)
+        table.linkage, table.global_constant, table.align = "internal", True, 32
+    return module.globals[name]

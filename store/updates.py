@@ -23,7 +23,7 @@ from store.blocks import RECORD, Longs, Words
 from store.handle import MODE, SCRATCH, TABLE, WORDS, room_for
 from store.jit import kernel
 from store.leaf import UNKNOWN
-from store.order import pick_rows, sort_rows
+from store.order import deal_shards, pick_rows, sort_rows
 from store.samtree import WAY, change
 from store.words import longs_at, longs_room, pointer, prefetch, wide, words_at, words_room
 
@@ -52,16 +52,16 @@ def apply_rows(
             Where some are to be picked, written first.
         spare: room, as long as `order`.
         progress: the next row, the end, the number of edges that came less those that went, and the
-            greatest vertex if the rows are to be sorted, else 0; then the first shard of which the
-            rows are to be picked, and the first that they are not, or 0, shape (6,); written. It
-            stops short of the end where the arena must grow first.
+            greatest vertex if the rows are to be sorted, else 0; then which thread this is, and of
+            how many, to pick its rows, shape (6,); written. It stops short of the end where the
+            arena must grow first.
     """
     path, scratch = longs_room(WAY), words_room(SCRATCH)
     handle = longs_at(forest)
     table, words = words_at(handle[TABLE]), words_at(handle[WORDS])
-    if progress[5]:
-        progress[1] = pick_rows(vertices, progress[4], progress[5], order)
-        progress[5] = 0
+    if progress[5] > 1:
+        wanted = deal_shards(vertices, progress[4], progress[5])
+        progress[1], progress[5] = pick_rows(vertices, wanted, order), 1
     stop = progress[1]
     if progress[3]:
         sort_rows(vertices, order, spare, stop, progress[3])

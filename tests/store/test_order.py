@@ -1,7 +1,5 @@
 """How a batch is dealt to threads, and in which order each thread takes its rows."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,9 +10,9 @@ from store.jit import kernel
 
 
 @kernel
-def picked(vertices, low, high, rows):
-    """`pick_rows`, which only kernels may call."""
-    return order.pick_rows(vertices, low, high, rows)
+def picked(vertices, thread, threads, rows):
+    """`pick_rows` of what `deal_shards` gives a thread: only kernels may call them."""
+    return order.pick_rows(vertices, order.deal_shards(vertices, thread, threads), rows)
 
 
 @kernel
@@ -26,37 +24,43 @@ def put_in_order(vertices, rows, spare, count, most):
 @given(
     seed=st.integers(0, 2**32 - 1),
     most=st.sampled_from([1, 2000, 2047, 2048, 100_000, 2**31 - 2]),
-    threads=st.integers(2, 40),
+    count=st.integers(1, 700),
+    threads=st.integers(2, order.SHARDS),
 )
-def test_threads_take_every_row_once_and_those_of_a_vertex_as_they_came(seed, most, threads):
-    vertices = np.random.default_rng(seed).integers(0, most, 500, endpoint=True).astype(np.int32)
-    shards = (vertices >> 2) % order.SHARDS
-    taken = []
+def test_threads_take_every_row_once_and_those_of_a_vertex_as_they_came(seed, most, count, threads):
+    vertices = np.random.default_rng(seed).integers(0, most, count, endpoint=True).astype(np.int32)
+    taken, shards = [], []
 
-    cuts = order.deal(vertices, threads)
-    for low, high in pairwise(cuts):
-        rows, spare = np.empty(500, np.int32), np.empty(500, np.int32)
-        count = picked(vertices, low, high, rows)
-        put_in_order(vertices, rows, spare, count, most)
-        assert ((low <= shards[rows[:count]]) & (shards[rows[:count]] < high)).all()
-        by_vertex = sorted(rows[:count].tolist(), key=lambda row: (vertices[row], row))
-        assert rows[:count].tolist() == by_vertex
+    for thread in range(threads):
+        rows, spare = np.empty(count, np.int32), np.empty(count, np.int32)
+        mine = picked(vertices, thread, threads, rows)
+        put_in_order(vertices, rows, spare, mine, most)
+        by_vertex = sorted(rows[:mine].tolist(), key=lambda row: (vertices[row], row))
+        assert rows[:mine].tolist() == by_vertex
         taken += by_vertex
+        shards.append(set(((vertices[rows[:mine]] >> 2) % order.SHARDS).tolist()))
 
-    assert sorted(taken) == list(range(500))
-
-
-def test_one_thread_takes_all_rows():
-    assert order.deal(np.arange(9, dtype=np.int32), 1) == [0, 0]
+    assert sorted(taken) == list(range(count))
+    assert sum(map(len, shards)) == len(set.union(*shards))  # a shard is one thread's
 
 
-@pytest.mark.parametrize("count", [4096, 200_000])
-def test_two_threads_are_dealt_nearly_as_much(count):
-    vertices = np.random.default_rng(1).zipf(1.5, count) % 50_000
-    shards = (vertices >> 2) % order.SHARDS
+@pytest.mark.parametrize("count", [4096, 20_000, 200_000, 1_000_000])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_are_dealt_nearly_as_much(count, threads):
+    vertices = (np.random.default_rng(1).zipf(1.5, count) % 50_000).astype(np.int32)
+    largest = np.bincount((vertices >> 2) % order.SHARDS).max()
 
-    cuts = order.deal(vertices.astype(np.int32), 2)
+    rows = np.empty(count, np.int32)
+    each = [picked(vertices, thread, threads, rows) for thread in range(threads)]
 
-    largest = np.bincount(shards).max()
-    first = (shards < cuts[1]).sum()
-    assert abs(first - count / 2) <= largest / 2 + 0.02 * count
+    assert sum(each) == count
+    assert max(each) <= max(largest, count / threads + order.LATE + 0.02 * count)
+
+
+def test_the_callers_thread_takes_more_while_others_wake():
+    vertices = np.arange(64_000, dtype=np.int32)
+    rows = np.empty(len(vertices), np.int32)
+
+    each = [picked(vertices, thread, 3, rows) for thread in range(3)]
+
+    assert each == [24_000, 20_000, 20_000]
