@@ -54,6 +54,7 @@ MAX_ID = 2**31 - 2
 _FIRST = 2 * (order.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
+_LATE = 5000  # draws that the caller's thread makes while another wakes
 
 
 class _Part(NamedTuple):
@@ -274,11 +275,13 @@ class Forest:
         """Draws for each row, shape (S, fanout): see `DynamicGraph.sample`."""
         out = np.empty(len(vertices) * fanout, np.int32)
         threads = self._workers.threads if len(out) >= _DEAL_FROM else 1
-        cuts = np.linspace(0, len(vertices), threads + 1).astype(np.int64)
+        rows = len(vertices)
+        more = min(_LATE // max(fanout, 1), rows)  # for the caller's thread: the others must wake
+        cuts = [0, *(more + (rows - more) * part // threads for part in range(1, threads)), rows]
         self._workers.run(
             [
                 partial(self._draw, vertices, fanout, seed, weighted, replace, a, b, out)
-                for a, b in pairwise(cuts.tolist())
+                for a, b in pairwise(cuts)
             ]
         )
         return out.reshape(-1, fanout)

@@ -16,7 +16,7 @@ DIGITS = 3 * PASS
 COUNTS = 4 * SHARDS
 LINE = 16  # rows of a cache line
 SAMPLE = 65536  # rows by which a batch is dealt
-LATE = 700  # rows that the caller's thread changes while another wakes, some 40 us
+LATE = 700  # rows that the caller's thread may change more: others must wake, and tell their end
 
 
 @inlined

@@ -58,9 +58,9 @@ def test_threads_are_dealt_nearly_as_much(count, threads):
 
 
 def test_the_callers_thread_takes_more_while_others_wake():
-    vertices = np.arange(64_000, dtype=np.int32)
+    vertices = np.arange(65_536, dtype=np.int32)
     rows = np.empty(len(vertices), np.int32)
 
     each = [picked(vertices, thread, 3, rows) for thread in range(3)]
 
-    assert each == [24_000, 20_032, 19_968]
+    assert each == [6 * 4096, 5 * 4096, 5 * 4096]
