@@ -96,6 +96,7 @@ def all_alike(model: SemanticGNN, _: np.random.Generator) -> SemanticGNN:
     spoilt = model.clone()
     with torch.no_grad():
         spoilt.output.weight.zero_()
+        spoilt.past_layers.weight.zero_()
         spoilt.popularity.weight.zero_()
     return spoilt
 
@@ -105,6 +106,7 @@ def popularity_alone(model: SemanticGNN, _: np.random.Generator) -> SemanticGNN:
     spoilt = model.clone()
     with torch.no_grad():
         spoilt.output.weight.zero_()
+        spoilt.past_layers.weight.zero_()
     return spoilt
 
 

@@ -99,6 +99,7 @@ def align(model: SemanticGNN, rotation_DD: npt.NDArray[np.float64]) -> SemanticG
     with torch.no_grad():
         turned.output.weight.copy_(turn_DD.T @ model.output.weight)
         turned.output.bias.copy_(model.output.bias @ turn_DD)
+        turned.past_layers.weight.copy_(turn_DD.T @ model.past_layers.weight)
         turned.popularity.weight.copy_(turn_DD.T @ model.popularity.weight)
     return turned
 

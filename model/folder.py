@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save_file
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
 
-FORMAT = 1
+FORMAT = 2  # 1: no way of a title's own row past the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Files:
     tensors: str
     card: str
 
+
+PAST_LAYERS = "past_layers.weight"
 
 FILES = Files("model", "model.safetensors", "card.json")
 
@@ -61,6 +64,8 @@ def load_model(folder: Path) -> tuple[SemanticGNN, dict[str, Any]]:
         model = SemanticGNN(
             ModelConfig(**card["config"]), names["title"], names["concept"], names["relation"]
         )
+        if card["format"] == 1:
+            weights[PAST_LAYERS] = torch.zeros(model.config.dim, model.config.dim)
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFolderError(f"{folder}: card and weights disagree: {error}") from error

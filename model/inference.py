@@ -181,10 +181,12 @@ class Embedder:
         place_SD = model.place(
             self._concept_rows(unique), block, torch.ones(len(chosen), dtype=torch.bool), 0
         )
-        own_SD = _take(model.title_TD, titles) * torch.from_numpy(
-            (strong > 0).astype(np.float32)
-        ).unsqueeze(1)
-        self.titles[0][_long(titles)] = model.input(place_SD) + own_SD
+        self.titles[0][_long(titles)] = model.input(place_SD) + self._own(titles, strong)
+
+    def _own(self, titles: Int32s, strong: npt.NDArray[np.float32]) -> Tensor:
+        """Id embeddings, 0 for a title without co-plays, shape (S, D)."""
+        played_S1 = torch.from_numpy((strong > 0).astype(np.float32)).unsqueeze(1)
+        return _take(self.model.title_TD, titles) * played_S1
 
     def _concept_rows(self, concepts: npt.NDArray[np.integer]) -> Tensor:
         """Rows of the concept table; a concept that came after the weights is at its mean."""
@@ -216,7 +218,9 @@ class Embedder:
         own_concepts = concepts[max(start - len(titles), 0) : max(stop - len(titles), 0)]
         if number == self.model.config.layers - 1:
             log_strength = torch.log1p(torch.from_numpy(strong[start:stop]))
-            self.published[_long(own_titles)] = self.model.vectors(x_TD, log_strength)
+            own_TD = self._own(own_titles, strong[start:stop])
+            vectors_TD = self.model.vectors(x_TD, own_TD, log_strength)
+            self.published[_long(own_titles)] = vectors_TD
             return
         self.titles[number + 1][_long(own_titles)] = x_TD[: len(own_titles)]
         self.concepts[number + 1][_long(own_concepts)] = x_TD[len(own_titles) :]

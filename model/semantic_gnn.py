@@ -3,17 +3,20 @@
 Inputs. A concept enters with its TransE vector (fine-tuned). A title enters with the place where
 TransE would put it, the mean of x_c - e_r over its concepts, which needs no row of its own, plus a
 residual id embedding that counts only where the title has co-plays. So a title that nobody has
-played is placed by its concepts alone. Output. A linear map of the last state, plus a direction
-scaled by how popular the title is: a score is the dot product of two published vectors, so that
-must stand in the vector. Popularity is log(1 + w), w the summed co-play weight, as far as it is
-known, else what the state lets expect: k log(1 + w) + (1 - k) <v, x>, with k = w / (w + prior). A
-title of today is no flop. Scores are logits; vectors are published as is.
+played is placed by its concepts alone. Output. A linear map of the last state, plus one of the id
+embedding itself, past all layers: what is true of this title alone would get lost among what its
+neighbours send. Plus a direction scaled by how popular the title is: a score is the dot product of
+two published vectors, so that must stand in the vector. Popularity is log(1 + w), w the summed
+co-play weight, as far as it is known, else what the state lets expect:
+k log(1 + w) + (1 - k) <v, x>, with k = w / (w + prior). A title of today is no flop. Scores are
+logits; vectors are published as is.
 
 Rows of the tables are found by name. `bind` moves them to the dense ids of a graph: the catalogue
 grows, shrinks and reuses slots, and a checkpointed graph may number titles anew.
 
 Source: Z. Huang et al., "Synergistic Signals: Exploiting Co-Engagement and Semantic Links via Graph
-Neural Networks", WWW 2024. Ours: the input of a title, the mask, and the popularity direction.
+Neural Networks", WWW 2024. Ours: the input of a title, the mask, the way past the layers, and the
+popularity direction.
 
 Shape suffixes: N nodes, T titles, C concepts, R message relations, D = config.dim, E edges.
 """
@@ -118,14 +121,17 @@ class SemanticGNN(nn.Module):
             SemanticConv(dim, config.heads, RELATION_DIM, relations) for _ in range(config.layers)
         )
         self.output = nn.Linear(dim, dim)
+        self.past_layers = nn.Linear(dim, dim, bias=False)
         self.popularity = nn.Linear(1, dim, bias=False)
         self.expected = nn.Linear(dim, 1)
         with torch.no_grad():
             self.output.weight.mul_(0.25)
+            self.past_layers.weight.copy_(torch.eye(dim))
             self.popularity.weight.mul_(0.1)
         if not config.residual_id:
             self.title_TD.data.zero_()
             self.title_TD.requires_grad_(False)
+            self.past_layers.weight.requires_grad_(False)
         if not config.relation_factor:
             for number in range(config.layers):
                 self.layer(number).beta_R.requires_grad_(False)
@@ -139,7 +145,7 @@ class SemanticGNN(nn.Module):
             if number == self.config.layers - 1:
                 edges = edges.to_first(len(batch.titles))
             x_ND = self.drop(self.layer(number)(x_ND, self.relation_RP, edges))
-        return self.vectors(x_ND, batch.strength)
+        return self.vectors(x_ND, self.own(batch), batch.strength)
 
     def inputs(self, batch: GraphBatch) -> Tensor:
         """States in front of the first layer, shape (N, D)."""
@@ -147,10 +153,11 @@ class SemanticGNN(nn.Module):
         edges = batch.edges.to_first(len(batch.titles))
         from_concept_E = edges.src >= len(batch.titles)
         place_TD = self.place(concept_CD, edges, from_concept_E, len(batch.titles))
-        title_TD = self.input(place_TD) + self.title_TD.index_select(0, batch.titles) * (
-            batch.played.unsqueeze(1)
-        )
-        return torch.cat([title_TD, self.input(concept_CD)])
+        return torch.cat([self.input(place_TD) + self.own(batch), self.input(concept_CD)])
+
+    def own(self, batch: GraphBatch) -> Tensor:
+        """The titles' id embeddings, 0 for one without co-plays, shape (T, D)."""
+        return self.title_TD.index_select(0, batch.titles) * batch.played.unsqueeze(1)
 
     def place(
         self, concept_CD: Tensor, edges: Adjacency, from_concept_E: Tensor, first_concept: int
@@ -169,17 +176,18 @@ class SemanticGNN(nn.Module):
         mass_TR = SemanticConv.mass(weight_E.unsqueeze(0), edges, len(self.translation_RD))[0]
         return sum_TD - mass_TR @ self.translation_RD
 
-    def vectors(self, x_TD: Tensor, strength_T: Tensor) -> Tensor:
+    def vectors(self, x_TD: Tensor, own_TD: Tensor, strength_T: Tensor) -> Tensor:
         """What is published, shape (T, D).
 
         Args:
             x_TD: last states of titles.
+            own_TD: their id embeddings, 0 for one without co-plays.
             strength_T: log(1 + summed co-play weight).
         """
         weight_T1 = torch.expm1(strength_T).unsqueeze(1)
         known_T1 = weight_T1 / (weight_T1 + self.config.prior)
         popular_T1 = known_T1 * strength_T.unsqueeze(1) + (1 - known_T1) * self.expected(x_TD)
-        out_TD: Tensor = self.output(x_TD) + self.popularity(popular_T1)
+        out_TD: Tensor = self.output(x_TD) + self.past_layers(own_TD) + self.popularity(popular_T1)
         return out_TD
 
     def layer(self, number: int) -> SemanticConv:

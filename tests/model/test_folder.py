@@ -1,9 +1,13 @@
+import hashlib
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from model.batch import GraphBatch
 from model.folder import FILES, FORMAT, ModelFolderError, load_model, save_model
+from partition.hasp import whole_graph
 
 WEIGHTS, CARD = FILES.tensors, FILES.card
 
@@ -47,6 +51,25 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(saved, harm, message):
         load_model(folder)
 
     assert str(folder) in str(error.value)
+
+
+def test_a_model_of_the_first_format_publishes_what_it_did(saved, make_graph):
+    folder, model = saved
+    with torch.no_grad():
+        model.past_layers.weight.zero_()
+    save_model(folder, model, {})
+    weights = load_file(folder / WEIGHTS)
+    del weights["past_layers.weight"]
+    save_file(weights, folder / WEIGHTS)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    change(folder, format=1, sha256=digest)
+
+    again, _ = load_model(folder)
+
+    graph = make_graph(3, [(0, 1, 1.0)], {"genre": [(0, 0)]})
+    batch = GraphBatch.of(whole_graph(graph, max_coplay=model.config.max_coplay))
+    with torch.no_grad():
+        torch.testing.assert_close(again(batch), model.eval()(batch))
 
 
 def change(folder, **values):

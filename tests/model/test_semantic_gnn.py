@@ -1,7 +1,9 @@
 import numpy as np
 import torch
 
+from model.batch import GraphBatch
 from model.inference import Embedder
+from partition.hasp import whole_graph
 from store.graph import Relation
 
 COPLAYS = [(0, 1, 1.0), (1, 2, 1.0)]
@@ -47,3 +49,19 @@ def test_rows_follow_names_to_another_graph(make_graph, make_model):
     torch.testing.assert_close(model.title_TD[[0, 2]], before[[2, 0]])
     assert not model.title_TD[1].any()
     assert len(model.concept_CD) == 0
+
+
+def test_what_a_title_alone_is_reaches_its_vector_past_the_layers(make_graph, make_model):
+    graph = make_graph(4, COPLAYS, GENRES)
+    model = make_model(graph).eval()
+    with torch.no_grad():
+        model.output.weight.zero_()  # nothing comes through the layers
+    batch = GraphBatch.of(whole_graph(graph, max_coplay=16))
+
+    with torch.no_grad():
+        before = model(batch)
+        model.title_TD += torch.randn_like(model.title_TD)
+        after = model(batch)
+
+    assert (after[:3] != before[:3]).any(1).all()
+    torch.testing.assert_close(after[3], before[3])  # nobody has played it: its row does not count
