@@ -16,7 +16,7 @@ DIGITS = 3 * PASS
 COUNTS = 4 * SHARDS
 LINE = 16  # rows of a cache line
 SAMPLE = 65536  # rows by which a batch is dealt
-LATE = 700  # rows that the caller's thread may change more: others must wake, and tell their end
+LATE = 700  # rows that the caller's thread changes more, at most: others must wake, and be heard
 
 
 @inlined
@@ -52,7 +52,7 @@ def deal_shards(vertices: Words, thread: int, threads: int) -> int:
         counts[i] = 0
     loads, masks = onwards(counts, wide(SHARDS)), onwards(counts, wide(2 * SHARDS))
     for other in range(1, threads):
-        loads[other] = LATE // stride
+        loads[other] = min(LATE, len(vertices) // 80) // stride
     for _ in range(SHARDS):
         largest, first = 0, 0
         for shard in range(1, SHARDS):
