@@ -1,4 +1,4 @@
-"""Sixteen numbers at once: the vector steps of the store, written as LLVM IR.
+"""Sixteen numbers at once, or eight: the vector steps of the store, written as LLVM IR.
 
 LLVM lowers them to AVX-512, AVX2, SSE or NEON, whatever the machine has. A step loads 16 lanes
 from an array of 32-bit words, or from a pointer into one, whether or not all of them count: so
@@ -24,6 +24,9 @@ _WORDS = ir.VectorType(I32, LANES)
 _HALVES = ir.VectorType(I16, LANES)
 _NUMBERS = ir.Constant(_WORDS, list(range(LANES)))
 _ZEROS = ir.Constant(_FLOATS, [0.0] * LANES)
+_EIGHT = ir.VectorType(I32, 8)
+# Of each byte, the numbers of the bits that are set.
+_PLACES = [[k for k in range(8) if byte >> k & 1] for byte in range(256)]
 
 
 def _splat(builder: Any, value: Any, to: Any) -> Any:
@@ -232,21 +235,16 @@ def unpack16(_: Any, words: Any, half: Any, byte: Any, form: Any, base: Any, out
     return types.void(words, long, long, long, long, out), code
 
 
-EIGHT = ir.VectorType(I32, 8)
-# Of each byte, the numbers of the bits that are set.
-_PLACES = [[k for k in range(8) if byte >> k & 1] for byte in range(256)]
-
-
 @as_step(int)
 def bits_of(_: Any, words: Any, index: Any, shift: Any, mask: Any, wanted: Any) -> Any:
     """Bits k, 0..7, where number (`words[index + k]` >> `shift`) & `mask` is set in `wanted`."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = address_of(context, builder, signature.args[0], args[0], args[1], EIGHT)
+        at = address_of(context, builder, signature.args[0], args[0], args[1], _EIGHT)
         shift, mask, wanted = (_eight(builder, builder.trunc(one, I32)) for one in args[2:])
         number = builder.and_(builder.lshr(builder.load(at, align=4), shift), mask)
-        bit = builder.and_(builder.lshr(wanted, number), ir.Constant(EIGHT, [1] * 8))
-        there = builder.icmp_signed("!=", bit, ir.Constant(EIGHT, [0] * 8))
+        bit = builder.and_(builder.lshr(wanted, number), ir.Constant(_EIGHT, [1] * 8))
+        there = builder.icmp_signed("!=", bit, ir.Constant(_EIGHT, [0] * 8))
         return builder.zext(builder.bitcast(there, I8), I64)
 
     long = types.int64
@@ -264,7 +262,7 @@ def write_where(_: Any, words: Any, index: Any, first: Any, bits: Any) -> Any:
         table = _places(builder.module)
         places = builder.load(builder.gep(table, [I64(0), args[3]]), align=32)
         first = _eight(builder, builder.trunc(args[2], I32))
-        at = address_of(context, builder, signature.args[0], args[0], args[1], EIGHT)
+        at = address_of(context, builder, signature.args[0], args[0], args[1], _EIGHT)
         builder.store(builder.add(places, first), at, align=4)
         kind = ir.FunctionType(I64, [I64])
         count = builder.module.declare_intrinsic("llvm.ctpop", [I64], kind)
@@ -275,17 +273,17 @@ def write_where(_: Any, words: Any, index: Any, first: Any, bits: Any) -> Any:
 
 
 def _eight(builder: Any, value: Any) -> Any:
-    empty = ir.Constant(EIGHT, ir.Undefined)
+    empty = ir.Constant(_EIGHT, ir.Undefined)
     first = builder.insert_element(empty, value, I32(0))
-    return builder.shuffle_vector(first, empty, ir.Constant(EIGHT, [0] * 8))
+    return builder.shuffle_vector(first, empty, ir.Constant(_EIGHT, [0] * 8))
 
 
 def _places(module: Any) -> Any:
     """The constant table of `_PLACES`, shape (256, 8)."""
     name = "upwell_places"
     if name not in module.globals:
-        rows = [ir.Constant(EIGHT, (row + [0] * 8)[:8]) for row in _PLACES]
-        kind = ir.ArrayType(EIGHT, 256)
+        rows = [ir.Constant(_EIGHT, (row + [0] * 8)[:8]) for row in _PLACES]
+        kind = ir.ArrayType(_EIGHT, 256)
         table = ir.GlobalVariable(module, kind, name)
         table.initializer = ir.Constant(kind, rows)
         table.linkage, table.global_constant, table.align = "internal", True, 32
