@@ -21,6 +21,7 @@ from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
 
 FORMAT = 2  # 1: no way of a title's own row past the layers
+PAST_LAYERS = "past_layers.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,6 @@ class Files:
     tensors: str
     card: str
 
-
-PAST_LAYERS = "past_layers.weight"
 
 FILES = Files("model", "model.safetensors", "card.json")
 

@@ -28,6 +28,7 @@ class Workers:
         if threads < 1:
             raise ValueError(f"threads is {threads}: want 1 or more")
         self.threads = threads
+        self._starting = threading.Lock()
         self._asked: SimpleQueue[tuple[Task, Ended] | None] | None = None
 
     def run(self, tasks: Sequence[Task]) -> None:
@@ -54,12 +55,15 @@ class Workers:
 
     def _start(self) -> "SimpleQueue[tuple[Task, Ended] | None]":
         """Start the threads; they end with this object."""
-        asked = self._asked = SimpleQueue()
-        for number in range(1, self.threads):
-            name = f"upwell-store-{number}"
-            threading.Thread(target=_work, args=(asked,), name=name, daemon=True).start()
-            weakref.finalize(self, asked.put, None)
-        return asked
+        with self._starting:  # two callers may come at once
+            if self._asked is None:
+                asked: SimpleQueue[tuple[Task, Ended] | None] = SimpleQueue()
+                for number in range(1, self.threads):
+                    name = f"upwell-store-{number}"
+                    threading.Thread(target=_work, args=(asked,), name=name, daemon=True).start()
+                    weakref.finalize(self, asked.put, None)
+                self._asked = asked
+            return self._asked
 
 
 def _work(asked: "SimpleQueue[tuple[Task, Ended] | None]") -> None:

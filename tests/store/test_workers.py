@@ -45,7 +45,7 @@ def test_an_error_of_any_task_is_raised_once_all_have_ended(bad):
 
 
 def test_two_callers_do_not_take_each_others_ends():
-    workers, done = Workers(2), []
+    before, workers, done = others(), Workers(2), []
 
     def caller(number: int) -> None:
         for _ in range(200):
@@ -60,6 +60,7 @@ def test_two_callers_do_not_take_each_others_ends():
         one.join()
 
     assert done == [True] * 600
+    assert len(others() - before) == 1  # whoever came first started it, for all
 
 
 def test_the_threads_end_with_what_started_them():
