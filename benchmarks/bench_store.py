@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,6 @@ from store.graph import DynamicGraph, Relation  # noqa: E402
 from store.workers import Workers  # noqa: E402
 
 MODES = ("sums16", "fstable", "cstable")
-TWO = Workers(2)
 
 
 def best(action, times: int = 5, clock=time.process_time) -> float:
@@ -99,32 +100,52 @@ def both_cores() -> float:
     """How much sooner two threads end two jobs that share nothing: what the machine can give."""
     jobs = [np.random.default_rng(seed).random(1_000_000) for seed in range(2)]
     times = [], []
-    for _ in range(5):
-        for spent, workers in zip(times, (Workers(1), TWO), strict=True):
-            tasks = [lambda job=job: job.copy().sort() for job in jobs]
-            spent.append(best(lambda w=workers, t=tasks: w.run(t), 1, time.perf_counter))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(np.sum, jobs))  # its threads are there
+        for _ in range(5):
+            for spent, run in zip(times, (map, pool.map), strict=True):
+                tasks = [lambda job=job: job.copy().sort() for job in jobs]
+                spent.append(once(lambda r=run, t=tasks: list(r(_call, t))))
     return min(times[0]) / min(times[1])
 
 
-def threads_gain(rows, work) -> dict[str, float]:
-    """How much sooner two threads end updates (reweights) and draws, the one taking 2 ms or 12.
+def _call(task) -> None:
+    task()
 
-    Besides `both_cores` in the same moments: below 2 where the second core has other work.
+
+def once(call) -> float:
+    return best(call, 1, time.perf_counter)
+
+
+def threads_gain(rows, work) -> dict[str, float]:
+    """How much sooner two threads end updates (reweights) and draws, the one taking 1 ms or 12.
+
+    Jobs come four in a row, updates and draws by turns, as in a stream; the first of them finds the
+    other thread asleep, and is told apart (`_woken`). Besides `both_cores` in the same moments:
+    below 2 where the second core has other work.
     """
     forests = [forest_of(rows, threads=threads) for threads in (1, 2)]
     gains, cores = {}, []
-    for name, updates, seeds in (("_short", 35_000, 30_000), ("", 200_000, 5 * len(work.seeds))):
-        seeds = np.resize(work.seeds, seeds)
+    for name, updates, draws, turns in (
+        ("_short", 16_000, 15_000, 200),
+        ("", 200_000, 5 * len(work.seeds), 30),
+    ):
+        seeds = np.resize(work.seeds, draws)
         some = np.flatnonzero(work.ops == 1)[:updates]
         columns = [c[some] for c in (work.to_heads, work.to_tails, work.to_weights, work.ops)]
-        update, sample = [], []
-        for _ in range(60):  # turn by turn, so that both meet the same load
-            for forest in forests:
-                update.append(best(lambda f=forest, c=columns: f.apply(*c), 1, time.perf_counter))
-                sample.append(best(lambda f=forest, s=seeds: draw(f, s), 1, time.perf_counter))
+        found = np.zeros((turns, len(forests), 4, 2))
+        for turn in found:  # turn by turn, so that both meet the same load
+            for of_forest, forest in zip(turn, forests, strict=True):
+                for spent in of_forest:
+                    spent[0] = once(partial(forest.apply, *columns))
+                    spent[1] = once(partial(draw, forest, seeds))
             cores.append(both_cores() if len(cores) < 3 else 0.0)
-        for kind, found in (("update", update), ("sample", sample)):
-            gains[f"threads2_{kind}{name}"] = min(found[0::2]) / min(found[1::2])
+        for number, kind in enumerate(("update", "sample")):
+            one, two = found[:, :, :, number].min(axis=(0, 2))
+            gains[f"threads2_{kind}{name}"] = one / two
+            gains[f"threads2_{kind}{name}_ms"] = 1e3 * one
+        one, two = found[:, :, 0, 0].min(axis=0)
+        gains[f"threads2_update{name}_woken"] = one / two
     return {**gains, "threads2_of_the_machine": max(cores)}
 
 

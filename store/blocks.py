@@ -21,8 +21,9 @@ search reads two bytes an edge, whatever the form, and upper bits only where the
 import numpy as np
 import numpy.typing as npt
 
+from store.atomics import fetch_add
 from store.jit import inlined, kernel, step
-from store.words import fetch_add, wide
+from store.words import wide
 
 Words = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]

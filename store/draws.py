@@ -1,4 +1,4 @@
-"""Kernels that draw neighbours at random.
+"""How neighbours are drawn at random.
 
 At each level of a tree fresh bits decide, since 24 bits once would not tell ten million neighbours
 apart.
@@ -26,12 +26,14 @@ from store.blocks import (
     span,
     upper_bits,
 )
+from store.handle import MODE, TABLE, WORDS
 from store.inner import child
-from store.jit import kernel, step
+from store.jit import Routine, step
+from store.job import FOREST, HEADS, LATE, LEFT, OUT, PART, PARTS, REPLACE, ROWS, SEED, WEIGHTED, K
 from store.random_bits import GOLDEN, lower, mix, number, onward, row_key, upper
 from store.rows import KEYS, PATH, first_leaf, next_leaf, read_leaf
 from store.volley import draw_volleys
-from store.words import load_float, longs_room, pointer, single, wide, words_room
+from store.words import load_float, longs_at, longs_room, single, wide, words_at, words_room
 
 Doubles = npt.NDArray[np.float64]
 
@@ -185,24 +187,22 @@ def draw_distinct(
         fill_by_keys(mode, table, words, vertex, again, weighted, out, start, have, k)
 
 
-@kernel
-def draw_rows(
-    mode: int,
-    table: Words,
-    words: Words,
-    vertices: Words,
-    k: int,
-    seed: int,
-    weighted: bool,
-    replace: bool,
-    first: int,
-    last: int,
-    out: Words,
-) -> None:
-    """Write k neighbours of each of the rows `first..last - 1` to `out`, shape (S * k,)."""
-    table, words, vertices, out = pointer(table), pointer(words), pointer(vertices), pointer(out)
+@Routine
+def draw_rows(address: int) -> None:
+    """Do one part of a draw: the job at an address, see store/job.py."""
+    job = longs_at(address)
+    handle = longs_at(job[FOREST])
+    mode, table, words = handle[MODE], words_at(handle[TABLE]), words_at(handle[WORDS])
+    vertices, out = words_at(job[HEADS]), words_at(job[OUT])
+    k, seed = job[K], job[SEED]
+    weighted, replace = job[WEIGHTED] != 0, job[REPLACE] != 0
+    rows, part, parts = job[ROWS], job[PART], job[PARTS]
+    more = min(job[LATE] // max(k, wide(1)), rows) if parts > 1 else 0  # for the first part
+    first = more + (rows - more) * part // parts if part else 0
+    last = more + (rows - more) * (part + 1) // parts
     if mode == SUMS and weighted and replace:
         draw_volleys(table, words, vertices, k, seed, first, last, out)
+        job[LEFT] = 0
         return
     for row in range(first, last):
         vertex = wide(vertices[row])
@@ -217,3 +217,4 @@ def draw_rows(
             for j in range(k):
                 bits = number(key, j)
                 out[row * k + j] = draw_uniform(mode, table, words, vertex, bits)
+    job[LEFT] = 0

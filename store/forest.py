@@ -12,13 +12,11 @@ It takes what has been checked; store/graph.py checks.
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from store import bulk, draws, order, rows, updates
+from store import bulk, order, rows
 from store import handle as known
 from store.blocks import (
     CAPACITIES,
@@ -38,9 +36,12 @@ from store.blocks import (
     inner_units,
     leaf_units,
 )
+from store.draws import draw_rows
+from store.job import blank, describe_draws, describe_rows
 from store.lanes import PAD
 from store.memory import GrowingWords
 from store.scalar import change_one
+from store.updates import apply_rows
 from store.upgrade import upgrade
 from store.workers import Workers
 
@@ -54,15 +55,6 @@ MAX_ID = 2**31 - 2
 _FIRST = 2 * (order.SHARDS + 1)  # units before the first block
 _SORT_FROM = 4096  # rows of a batch; a shorter one costs more to sort than that gains
 _DEAL_FROM = 32768  # draws; fewer are not worth a second thread
-_LATE = 5000  # draws that the caller's thread makes while another wakes
-
-
-class _Part(NamedTuple):
-    """What one thread changes of a batch: see `updates.apply_rows`."""
-
-    rows: Ints
-    spare: Ints
-    progress: Longs
 
 
 class Forest:
@@ -158,30 +150,20 @@ class Forest:
         """All but the changes: what is returned makes them, before any others; see `apply`."""
         count = len(vertices)
         self.reserve(count)
-        most, threads = 0, 1  # neither sorted nor dealt
+        most, parts = 0, 1  # neither sorted nor dealt
         if count >= _SORT_FROM:
-            most, threads = self._count - 1, min(self._workers.threads, order.SHARDS)
-        parts = []
-        for thread in range(threads):
-            rows = np.arange(count, dtype=np.int32) if threads == 1 else np.empty(count, np.int32)
-            spare = np.empty(count if most else 0, np.int32)
-            parts.append(_Part(rows, spare, np.array([0, count, 0, most, thread, threads])))
-        return partial(self._finish, parts, vertices, numbers, amounts, ops)
+            most, parts = self._count - 1, min(self._workers.threads, order.SHARDS)
+        jobs, room = blank(parts), np.empty(2 * parts * count, np.int32)
+        describe_rows(
+            jobs, parts, apply_rows.address, self._address,
+            vertices, numbers, amounts, ops, most, room,
+        )  # fmt: skip
+        return partial(self._finish, jobs, (vertices, numbers, amounts, ops, room))
 
-    def _finish(
-        self, parts: "list[_Part]", vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes
-    ) -> None:
-        """Make the changes of all parts; where a part finds the arena full, it grows."""
-        while parts:
-            self._workers.run(
-                [partial(self._run, part, vertices, numbers, amounts, ops) for part in parts]
-            )
-            self._handle[known.EDGES] += sum(int(part.progress[2]) for part in parts)
-            parts = [part for part in parts if part.progress[0] < part.progress[1]]
-            for part in parts:
-                part.progress[2] = 0
-            if parts:
-                self._grow(0)
+    def _finish(self, jobs: Longs, _kept: "tuple[Ints, Ints, Floats, Bytes, Ints]") -> None:
+        """Make changes; where they find the arena full, it grows."""
+        while self._workers.run(jobs):
+            self._grow(0)
 
     @property
     def handle(self) -> int:
@@ -274,16 +256,14 @@ class Forest:
     ) -> Ints:
         """Draws for each row, shape (S, fanout): see `DynamicGraph.sample`."""
         out = np.empty(len(vertices) * fanout, np.int32)
-        threads = self._workers.threads if len(out) >= _DEAL_FROM else 1
-        rows = len(vertices)
-        more = min(_LATE // max(fanout, 1), rows)  # for the caller's thread: the others must wake
-        cuts = [0, *(more + (rows - more) * part // threads for part in range(1, threads)), rows]
-        self._workers.run(
-            [
-                partial(self._draw, vertices, fanout, seed, weighted, replace, a, b, out)
-                for a, b in pairwise(cuts)
-            ]
-        )
+        parts = self._workers.threads if len(out) >= _DEAL_FROM else 1
+        jobs = blank(parts)
+        describe_draws(
+            jobs, parts, draw_rows.address, self._address,
+            vertices, fanout, seed, weighted, replace, out,
+        )  # fmt: skip
+        if self._workers.run(jobs):
+            raise MemoryError(f"no room to draw {fanout} neighbours at once without repeats")
         return out.reshape(-1, fanout)
 
     def memory_report(self) -> dict[str, int]:
@@ -340,38 +320,6 @@ class Forest:
         out = np.empty(len(vertices), np.float32)
         rows.lookups(self._mode, self._table.array, self._words.array, vertices, numbers, out)
         return out
-
-    def _run(
-        self, part: "_Part", vertices: Ints, numbers: Ints, amounts: Floats, ops: Bytes
-    ) -> None:
-        updates.apply_rows(
-            self._address, part.rows, part.spare, vertices, numbers, amounts, ops, part.progress
-        )
-
-    def _draw(
-        self,
-        vertices: Ints,
-        fanout: int,
-        seed: int,
-        weighted: bool,
-        replace: bool,
-        first: int,
-        last: int,
-        out: Ints,
-    ) -> None:
-        draws.draw_rows(
-            self._mode,
-            self._table.array,
-            self._words.array,
-            vertices,
-            fanout,
-            seed,
-            weighted,
-            replace,
-            first,
-            last,
-            out,
-        )
 
     def _grow(self, units: int, changes: int = 0) -> None:
         """Have `units` and what one change needs never given out, and room for `changes`."""

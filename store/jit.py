@@ -12,6 +12,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -64,6 +65,25 @@ def kernel(function: Callable[..., R_co]) -> Kernel[R_co]:
     gives numpy's result: a check at each division would stand in the hot path.
     """
     return cast("Kernel[R_co]", njit(cache=True, nogil=True, **_COMMON)(function))
+
+
+class Routine:
+    """A compiled function of one int64 that kernels call by its address, and Python never.
+
+    So one kernel may call any, and none is compiled twice. It must not raise: it would go unheard.
+    """
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._function = function
+
+    @cached_property
+    def address(self) -> int:
+        """Where it starts; it is compiled, or taken from the cache, when first asked for."""
+        options = {**_COMMON, "no_cpython_wrapper": True}
+        made: Any = njit("void(int64)", cache=True, **options)(self._function)
+        found = made.overloads[made.signatures[0]]
+        # Its C wrapper is compiled with it: `cfunc` would compile all once more.
+        return int(found.library.get_pointer_to_function(found.fndesc.llvm_cfunc_wrapper_name))
 
 
 def step(function: Callable[..., R_co]) -> Kernel[R_co]:

@@ -7,7 +7,7 @@ whole shards; each thread picks its own out of all, and sorts them.
 from store.blocks import Words
 from store.jit import inlined, step
 from store.lanes import bits_of, write_where
-from store.words import longs_room, onwards, pointer, wide
+from store.words import longs_room, onwards, wide
 
 SHARDS = 16
 BLOCK = 6  # 64 vertices in a row share a shard; with 4, a half of a batch took 2 % longer
@@ -16,7 +16,6 @@ DIGITS = 3 * PASS
 COUNTS = 4 * SHARDS
 LINE = 16  # rows of a cache line
 SAMPLE = 65536  # rows by which a batch is dealt
-LATE = 700  # rows that the caller's thread changes more, at most: others must wake, and be heard
 
 
 @inlined
@@ -26,7 +25,7 @@ def shard_of(vertex: int) -> int:
 
 
 @step
-def deal_shards(vertices: Words, thread: int, threads: int) -> int:
+def deal_shards(heads: Words, count: int, thread: int, threads: int, late: int) -> int:
     """The shards whose rows a thread takes, as bits: so that all end at nearly the same time.
 
     The largest shard first, each to the thread that would be the first to end. How large they are
@@ -34,12 +33,13 @@ def deal_shards(vertices: Words, thread: int, threads: int) -> int:
     the caller does, the others wake up.
 
     Args:
-        vertices: of each row, shape (E,).
+        heads: the vertex of each row, shape (count,).
         thread: 0 is the caller's.
         threads: at most SHARDS.
+        late: by how many rows the others start later than the caller.
     """
-    counts, heads = longs_room(COUNTS), pointer(vertices)
-    lines = len(vertices) // LINE
+    counts = longs_room(COUNTS)
+    lines = count // LINE
     stride = max(wide(1), LINE * lines // SAMPLE)
     for i in range(COUNTS):
         counts[i] = 0
@@ -52,7 +52,7 @@ def deal_shards(vertices: Words, thread: int, threads: int) -> int:
         counts[i] = 0
     loads, masks = onwards(counts, wide(SHARDS)), onwards(counts, wide(2 * SHARDS))
     for other in range(1, threads):
-        loads[other] = min(LATE, len(vertices) // 80) // stride
+        loads[other] = min(late, count // 80) // stride
     for _ in range(SHARDS):
         largest, first = 0, 0
         for shard in range(1, SHARDS):
@@ -68,32 +68,32 @@ def deal_shards(vertices: Words, thread: int, threads: int) -> int:
 
 
 @step
-def pick_rows(vertices: Words, wanted: int, order: Words) -> int:
-    """Write the rows of the shards that have a bit in `wanted` to `order`, as they came.
+def pick_rows(heads: Words, count: int, wanted: int, rows: Words) -> int:
+    """Write those of `count` rows whose shards have a bit in `wanted` to `rows`, as they came.
 
     Returns:
         How many.
     """
-    rows, heads = pointer(order), pointer(vertices)
-    at, whole = wide(0), len(vertices) & -8
+    at, whole = wide(0), count & -8
     for i in range(0, whole, 8):
         at += write_where(rows, at, i, bits_of(heads, i, BLOCK, SHARDS - 1, wanted))
-    for i in range(whole, len(vertices)):
+    for i in range(whole, count):
         rows[at] = i
         at += (wanted >> shard_of(wide(heads[i]))) & 1
     return at
 
 
 @step
-def sort_rows(vertices: Words, order: Words, spare: Words, count: int, most: int) -> None:
+def sort_rows(heads: Words, order: Words, spare: Words, count: int, most: int) -> None:
     """Order the rows `order[:count]` by vertex: radix sort, 11 bits a pass, stable.
 
     Args:
+        heads: the vertex of each row.
         spare: room, as long as `order`.
         most: the greatest vertex.
     """
     digits = longs_room(DIGITS)
-    heads, rows, others = pointer(vertices), pointer(order), pointer(spare)
+    rows, others = order, spare
     for i in range(DIGITS):
         digits[i] = 0
     # Digits are counted for all passes at once, while the vertices still come one after the other.

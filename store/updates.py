@@ -1,10 +1,7 @@
-"""The kernel that changes a forest by a batch: sorted by tree, each tree changed by one thread.
+"""How a forest is changed by a batch: sorted by tree, each tree changed by one thread.
 
 The vertex table holds a record a vertex (store/leaf.py): shape (4 * N,), int32.
 """
-
-import numpy as np
-import numpy.typing as npt
 
 from store.ahead import (
     CHILDREN,
@@ -19,60 +16,74 @@ from store.ahead import (
     ask_node,
     ask_weights,
 )
-from store.blocks import RECORD, Longs, Words
-from store.handle import MODE, SCRATCH, TABLE, WORDS, room_for
-from store.jit import kernel
+from store.atomics import fetch_add
+from store.blocks import RECORD
+from store.handle import EDGES, MODE, SCRATCH, TABLE, WORDS, room_for
+from store.jit import Routine
+from store.job import (
+    AMOUNTS,
+    AT,
+    FOREST,
+    HEADS,
+    LATE,
+    LEFT,
+    MOST,
+    OPS,
+    ORDER,
+    PART,
+    PARTS,
+    ROWS,
+    SPARE,
+    STOP,
+    TAILS,
+)
 from store.leaf import UNKNOWN
 from store.order import deal_shards, pick_rows, sort_rows
 from store.samtree import WAY, change
-from store.words import longs_at, longs_room, pointer, prefetch, wide, words_at, words_room
-
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+from store.words import (
+    bytes_at,
+    floats_at,
+    longs_at,
+    longs_room,
+    prefetch,
+    wide,
+    words_at,
+    words_room,
+)
 
 OF_RING = RING - 1
 
 
-@kernel
-def apply_rows(
-    forest: int,
-    order: Words,
-    spare: Words,
-    vertices: Words,
-    numbers: Words,
-    amounts: Floats,
-    ops: Bytes,
-    progress: Longs,
-) -> None:
-    """Apply the rows `order[progress[0] : progress[1]]`.
+@Routine
+def apply_rows(address: int) -> None:
+    """Do one part of an update: the job at an address, see store/job.py.
 
-    Args:
-        forest: address of its handle.
-        order: the rows, where they are not to be sorted; else as many as there are, in their order.
-            Where some are to be picked, written first.
-        spare: room, as long as `order`.
-        progress: the next row, the end, the number of edges that came less those that went, and the
-            greatest vertex if the rows are to be sorted, else 0; then which thread this is, and of
-            how many, to pick its rows, shape (6,); written. It stops short of the end where the
-            arena must grow first.
+    It stops short of its end where the arena must grow first, and goes on when it is called again;
+    `LEFT` says how many rows are left.
     """
+    job = longs_at(address)
     path, scratch = longs_room(WAY), words_room(SCRATCH)
-    handle = longs_at(forest)
+    handle = longs_at(job[FOREST])
     table, words = words_at(handle[TABLE]), words_at(handle[WORDS])
-    if progress[5] > 1:
-        wanted = deal_shards(vertices, progress[4], progress[5])
-        progress[1], progress[5] = pick_rows(vertices, wanted, order), 1
-    stop = progress[1]
-    if progress[3]:
-        sort_rows(vertices, order, spare, stop, progress[3])
-        progress[3] = 0
-    rows, heads, tails = pointer(order), pointer(vertices), pointer(numbers)
-    weights, kinds = pointer(amounts), pointer(ops)
+    rows, spare, heads = words_at(job[ORDER]), words_at(job[SPARE]), words_at(job[HEADS])
+    tails, weights, kinds = words_at(job[TAILS]), floats_at(job[AMOUNTS]), bytes_at(job[OPS])
+    if job[STOP] == 0:
+        count = job[ROWS]
+        if job[PARTS] > 1:
+            wanted = deal_shards(heads, count, job[PART], job[PARTS], job[LATE])
+            count = pick_rows(heads, count, wanted, rows)
+        else:
+            for i in range(count):
+                rows[i] = i
+        if job[MOST]:
+            sort_rows(heads, rows, spare, count, job[MOST])
+        job[STOP] = count
+    stop = job[STOP]
     mode, came = handle[MODE], 0
     children, slots = longs_room(RING), longs_room(RING)
     for i in range(RING):
         children[i] = slots[i] = UNKNOWN
-    at = progress[0]
+    at = job[AT]
     while at < stop and room_for(handle, wide(1)):
         if at + COLUMNS < stop:
             e = wide(rows[at + COLUMNS])
@@ -106,5 +117,5 @@ def apply_rows(
         k, slot = children[here], slots[here]
         came += change(handle, vertex, number, weights[e], op, k, slot, path, scratch)
         at += 1
-    progress[0] = at
-    progress[2] += came
+    job[AT], job[LEFT] = at, stop - at
+    fetch_add(handle, wide(EDGES), came)

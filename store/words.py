@@ -67,24 +67,43 @@ def pointer(_: Any, array: Any) -> Any:
     return _pointer_to(array.dtype)(array), code
 
 
-@as_step(_Array)
-def words_at(_: Any, address: Any) -> Any:
-    """A pointer to the int32 items that start at an address."""
+@as_step(int)
+def address(_: Any, array: Any) -> Any:
+    """Where a contiguous array's items start, as a number; see `words_at` and the others."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], I32.as_pointer())
+        start = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(start, I64)
 
-    return _pointer_to(types.int32)(types.int64), code
+    return types.int64(array), code
 
 
-@as_step(_Array)
-def longs_at(_: Any, address: Any) -> Any:
-    """A pointer to the int64 items that start at an address."""
+@as_step(int)
+def start_of(_: Any, pointer: Any) -> Any:
+    """Where a pointer points to, as a number."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], I64.as_pointer())
+        return builder.ptrtoint(args[0], I64)
 
-    return _pointer_to(types.int64)(types.int64), code
+    return types.int64(pointer), code
+
+
+def _at(kind: Any) -> Any:
+    """A step that gives a pointer to the items of one kind that start at an address."""
+
+    def start(_: Any, address: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], context.get_value_type(kind).as_pointer())
+
+        return _pointer_to(kind)(types.int64), code
+
+    return intrinsic(start)
+
+
+words_at: Callable[[int], np.ndarray[Any, np.dtype[np.int32]]] = _at(types.int32)
+longs_at: Callable[[int], np.ndarray[Any, np.dtype[np.int64]]] = _at(types.int64)
+floats_at: Callable[[int], np.ndarray[Any, np.dtype[np.float32]]] = _at(types.float32)
+bytes_at: Callable[[int], np.ndarray[Any, np.dtype[np.uint8]]] = _at(types.uint8)
 
 
 @as_step(_Array)
@@ -229,12 +248,13 @@ def prefetch(_: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.int64), code
 
 
-@as_step(int)
-def fetch_add(_: Any, array: Any, index: Any, value: Any) -> Any:
-    """Add to `array[index]` (int64) in one indivisible step, and return what stood there."""
+@as_step(object)
+def call_at(_: Any, address: Any, argument: Any) -> Any:
+    """Call the routine (store/jit.py) at an address."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        at = address_of(context, builder, signature.args[0], args[0], args[1], I64)
-        return builder.atomic_rmw("add", at, args[2], "monotonic")
+        kind = ir.FunctionType(ir.VoidType(), [I64])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [args[1]])
+        return context.get_dummy_value()
 
-    return types.int64(array, types.int64, types.int64), code
+    return types.void(types.int64, types.int64), code

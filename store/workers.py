@@ -1,20 +1,20 @@
-"""A few threads that stay: kernels release the interpreter's lock, so they run side by side.
+"""A few threads that stay, and share the jobs of a batch; see store/handover.py.
 
-A thread that is started for a batch costs more than a small batch does; these wait for the next. A
-batch leaves nothing of Python's own code in the cache, so each line between two kernels is dear:
-two queues take half as long here as a pool of futures.
+A thread that is started for a batch costs more than a small batch does.
 """
 
+import os
 import threading
-import time
 import weakref
-from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-Task = Callable[[], None]
-Ended = SimpleQueue[BaseException | None]
+import numpy as np
 
-AWAKE_S = 2e-4  # to fall asleep and be woken takes half as long; the others mostly end before
+from store.blocks import Longs
+from store.handover import ATTEND, BOX, GO_ON, SHARE, WAIT, work
+
+Bell = SimpleQueue[bool]  # wakes a thread; False: to end
+_all: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
 class Workers:
@@ -29,51 +29,67 @@ class Workers:
             raise ValueError(f"threads is {threads}: want 1 or more")
         self.threads = threads
         self._starting = threading.Lock()
-        self._asked: SimpleQueue[tuple[Task, Ended] | None] | None = None
+        self._forget()
+        _all.add(self)
 
-    def run(self, tasks: Sequence[Task]) -> None:
-        """Run all tasks and wait for them; an error of one is raised once all have ended."""
-        if self.threads == 1 or len(tasks) < 2:
-            for task in tasks:
-                task()
-            return
-        asked, ended = self._asked or self._start(), Ended()
-        others = len(tasks) - 1
-        for task in tasks[1:]:
-            asked.put((task, ended))
-        errors: list[BaseException | None] = []
+    def run(self, jobs: Longs) -> int:
+        """Do jobs, and wait for those that other threads do.
+
+        Args:
+            jobs: see store/job.py, shape (parts, 20).
+
+        Returns:
+            How many rows are not done: their forest must grow first, or there was no memory.
+        """
+        parts, others = len(jobs), self.threads - 1
+        if parts > 1 and others and not self._bells:
+            self._start()
         try:
-            tasks[0]()
-            awake = time.perf_counter() + AWAKE_S
-            while ended.qsize() < others and time.perf_counter() < awake:
-                time.sleep(0)
-        finally:
-            errors += [ended.get() for _ in range(others)]
-        for error in errors:
-            if error is not None:
-                raise error
+            found: int = work(SHARE, self._boxes, others, jobs, parts)
+            if found > 0:
+                for other, bell in enumerate(self._bells):
+                    if found >> other & 1:
+                        bell.put(True)
+                found = work(GO_ON, self._boxes, others, jobs, parts)
+        except BaseException:
+            # Nobody may work on arrays that the caller gives up: an interrupt may come anywhere.
+            for bell in self._bells:
+                bell.put(True)
+            work(WAIT, self._boxes, others, jobs, parts)
+            raise
+        return -found
 
-    def _start(self) -> "SimpleQueue[tuple[Task, Ended] | None]":
+    def _forget(self) -> None:
+        """Have no threads, as at first, and in a process that was forked."""
+        self._boxes = np.zeros((self.threads - 1, BOX), np.int64)
+        self._bells: list[Bell] = []
+
+    def _start(self) -> None:
         """Start the threads; they end with this object."""
         with self._starting:  # two callers may come at once
-            if self._asked is None:
-                asked: SimpleQueue[tuple[Task, Ended] | None] = SimpleQueue()
-                for number in range(1, self.threads):
-                    name = f"upwell-store-{number}"
-                    threading.Thread(target=_work, args=(asked,), name=name, daemon=True).start()
-                    weakref.finalize(self, asked.put, None)
-                self._asked = asked
-            return self._asked
+            if self._bells:
+                return
+            bells: list[Bell] = []
+            for number, box in enumerate(self._boxes, 1):
+                bell: Bell = SimpleQueue()
+                name = f"upwell-store-{number}"
+                threading.Thread(target=_attend, args=(bell, box), name=name, daemon=True).start()
+                weakref.finalize(self, bell.put, False)
+                bells.append(bell)
+            self._bells = bells
 
 
-def _work(asked: "SimpleQueue[tuple[Task, Ended] | None]") -> None:
-    """Do what is asked for, until it is nothing."""
-    while (one := asked.get()) is not None:
-        task, ended = one
-        try:
-            task()
-        except BaseException as error:  # noqa: BLE001  (the caller raises it)
-            ended.put(error)
-        else:
-            ended.put(None)
-        del one, task, ended  # or they would live until the next batch
+def _attend(bell: Bell, box: Longs) -> None:
+    """Do what comes to a box, whenever the bell rings."""
+    none = np.zeros((0, 0), np.int64)
+    while bell.get():
+        work(ATTEND, box.reshape(1, -1), 1, none, 0)
+
+
+def _after_fork() -> None:
+    """Only the thread that forks is in the new process."""
+    for workers in _all:
+        workers._forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
