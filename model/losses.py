@@ -15,6 +15,7 @@ Shape suffixes: S sources, M targets of each, K candidates, T titles, D width.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,11 +84,39 @@ def exact_softmax(z_TD: Tensor, source_S: Tensor, share_ST: Tensor, weight_S: Te
         share_ST: P(target | source); rows sum to 1.
         weight_S: of each source in the mean; sums to 1.
     """
-    logit_ST = z_TD.index_select(0, source_S) @ z_TD.T
-    hit_S = (logit_ST * share_ST).sum(1)
-    total_S = torch.logsumexp(logit_ST.scatter(1, source_S.unsqueeze(1), -torch.inf), 1)
-    loss: Tensor = (weight_S * (total_S - hit_S)).sum()
+    loss: Tensor = _ExactSoftmax.apply(z_TD, source_S, share_ST, weight_S)  # type: ignore[no-untyped-call]
     return loss
+
+
+class _ExactSoftmax(torch.autograd.Function):
+    """By hand, since each table of (S, T) that autograd keeps is read and written from memory.
+
+    The one table is turned into the gradient to the logits, w (P - share), where it stands.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, z_TD: Tensor, source_S: Tensor, share_ST: Tensor, weight_S: Tensor
+    ) -> Tensor:
+        source_SD = z_TD.index_select(0, source_S)
+        table_ST = source_SD @ z_TD.T
+        hit_S = torch.linalg.vecdot(table_ST, share_ST)
+        table_ST.scatter_(1, source_S.unsqueeze(1), -torch.inf)
+        most_S1 = table_ST.amax(1, keepdim=True)
+        table_ST.sub_(most_S1).exp_()
+        total_S1 = table_ST.sum(1, keepdim=True)
+        weight_S1 = weight_S.unsqueeze(1)
+        table_ST.mul_(weight_S1 / total_S1).addcmul_(share_ST, weight_S1, value=-1.0)
+        ctx.save_for_backward(z_TD, source_S, source_SD, table_ST)
+        loss: Tensor = (weight_S * ((most_S1 + total_S1.log()).squeeze(1) - hit_S)).sum()
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None, None]:
+        z_TD, source_S, source_SD, table_ST = ctx.saved_tensors
+        grad_TD = table_ST.T @ source_SD
+        grad_TD.index_add_(0, source_S, table_ST @ z_TD)
+        return grad_TD.mul_(above[0]), None, None, None
 
 
 def sampled_softmax(

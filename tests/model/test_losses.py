@@ -87,3 +87,30 @@ def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():
         log_p = torch.log_softmax(z[others] @ z[title], 0)
         want -= weight[row] * (share[row, others] * log_p).sum()
     torch.testing.assert_close(loss, want)
+
+
+def test_the_gradient_of_the_exact_softmax_is_that_of_autograd():
+    torch.manual_seed(1)
+    z = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
+    source, weight = torch.tensor([7, 2, 3]), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    share = torch.rand(3, 9, dtype=torch.float64)
+    share[torch.arange(3), source] = 0.0
+    share /= share.sum(1, keepdim=True)
+    logit = (z[source] @ z.T).scatter(1, source[:, None], -torch.inf)
+    plain = -(weight * (share * torch.log_softmax(logit, 1).nan_to_num(neginf=0.0)).sum(1)).sum()
+
+    (want,) = torch.autograd.grad(3 * plain, z)
+    (got,) = torch.autograd.grad(3 * exact_softmax(z, source, share, weight), z)
+
+    torch.testing.assert_close(got, want)
+
+
+def test_the_exact_softmax_stands_scores_of_any_size():
+    z = torch.tensor([[1e3, 0.0], [1e3, 0.0], [-1e3, 0.0]], requires_grad=True)
+    share = torch.tensor([[0.0, 1.0, 0.0]])
+
+    loss = exact_softmax(z, torch.tensor([0]), share, torch.ones(1))
+    loss.backward()
+
+    assert float(loss.detach()) == pytest.approx(0.0)
+    assert bool(torch.isfinite(z.grad).all())
