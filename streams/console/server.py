@@ -20,7 +20,7 @@ from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from streams.health import Health, wrong
-from streams.metrics import CONTENT_TYPE, Registry
+from streams.registry import CONTENT_TYPE, Registry
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from streams.metrics import CanaryMetrics, Metrics, families
+from streams.metrics import CanaryMetrics, Metrics
+from streams.registry import families
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "deploy" / "grafana"

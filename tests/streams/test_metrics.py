@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from streams.metrics import (
-    BUCKETS_S,
-    CanaryMetrics,
-    Distribution,
-    Metrics,
-    families,
-    memory_limit,
-)
+from streams.metrics import CanaryMetrics, Metrics
+from streams.registry import BUCKETS_S, Distribution, families, memory_limit
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
