@@ -20,7 +20,7 @@ from streams.coplay import Pairing
 from streams.data import fetch_ml1m, load_ml1m, user_cache
 
 PARTS = (4, 8)
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2, 3)
 WINDOWS = 10
 SMALL = PretrainConfig(transe_steps=40, steps=40, loss=LossConfig(sources=256))
 
