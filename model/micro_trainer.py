@@ -291,7 +291,7 @@ class MicroTrainer:
         return Lesson(
             subgraph,
             self._mix(fresh, old),
-            _anchor(subgraph, published, self.config.distillation),
+            Anchor.of(subgraph, published, self.config.distillation),
             outside,
             int(self.rng.integers(2**31)),
         )
@@ -381,11 +381,3 @@ def _outside(graph: DynamicGraph, subgraph: HaspSubgraph, published: Float32s) -
         torch.from_numpy(published[others]),
         torch.log1p(torch.from_numpy(strength(graph, others))),
     )
-
-
-def _anchor(subgraph: HaspSubgraph, published: Float32s, weight: float) -> Anchor:
-    """The subgraph's titles that have a published vector."""
-    titles = subgraph.titles[subgraph.titles < len(published)]
-    vectors = published[titles]
-    rows = np.flatnonzero(np.abs(vectors).sum(1) > 0) if weight > 0 else np.zeros(0, np.int64)
-    return Anchor(torch.from_numpy(rows), torch.from_numpy(vectors[rows]), weight)

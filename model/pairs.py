@@ -17,6 +17,7 @@ from partition.hasp import HaspSubgraph
 from partition.neighbourhood import Int64s
 from store.graph import DynamicGraph
 
+Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
 
 NOTHING = 1e-4  # a weight that is left by rounding only
@@ -230,6 +231,18 @@ class Anchor:
     vectors: Tensor
     weight: float
 
+    @classmethod
+    def of(cls, graph: HaspSubgraph, published: Float32s, weight: float) -> "Anchor":
+        """To those of the subgraph's titles that have a published vector.
+
+        Args:
+            published: by dense id, zeros where a title has none, shape (N, D).
+        """
+        local = np.flatnonzero(graph.titles < len(published))
+        rows = local[published[graph.titles[local]].any(1)] if weight > 0 else local[:0]
+        vectors = torch.from_numpy(published[graph.titles[rows]])
+        return cls(torch.from_numpy(rows), vectors, weight)
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -312,15 +325,39 @@ def training_loss(
     anchor: Anchor | None = None,
     outside: Outside | None = None,
 ) -> Tensor:
-    """The loss of one step, a scalar with a gradient.
+    """The loss of one step, a scalar with a gradient; arguments as of `link_loss`."""
+    hidden = batch.hide(config.hide_title, config.drop_edges, generator)
+    return link_loss(
+        model(hidden),
+        batch,
+        sources,
+        candidates,
+        config,
+        generator,
+        anchor=anchor,
+        outside=outside,
+    )
+
+
+def link_loss(
+    z_TD: Tensor,
+    batch: GraphBatch,
+    sources: list[tuple[Pairs, int]],
+    candidates: CandidateSampler,
+    config: LossConfig,
+    generator: torch.Generator,
+    *,
+    anchor: Anchor | None = None,
+    outside: Outside | None = None,
+) -> Tensor:
+    """How well vectors tell what is played together, a scalar.
 
     Args:
+        z_TD: vectors of the batch's titles.
         sources: where pairs come from, each with how many source titles; none of them is empty.
         candidates: made by `candidates_for` from the same `outside`.
         anchor: adds distillation.
     """
-    hidden = batch.hide(config.hide_title, config.drop_edges, generator)
-    z_TD = model(hidden)
     everyone_XD, strength_X = z_TD, batch.strength
     if outside is not None:
         everyone_XD = torch.cat([z_TD, outside.vectors])

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from model.batch import GraphBatch
 from model.crew import Crew
-from model.pairs import Outside, Pairs, candidates_for, training_loss
+from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
 from model.positives import Positives
 from model.semantic_gnn import SemanticGNN
 from model.settings import PretrainConfig
@@ -48,20 +48,30 @@ class Part:
         dense: dense id of each title, shape (T,), int64, ascending.
         external: whether it is at home in another part, shape (T,), bool.
         pairs: co-plays to learn from.
+        anchor: published vectors to stay near, if any.
     """
 
     batch: GraphBatch
     dense: Tensor
     external: Tensor
     pairs: Pairs
+    anchor: Anchor | None = None
 
     @classmethod
-    def of(cls, graph: HaspSubgraph, positives: Positives, table: np.ndarray) -> "Part":
+    def of(
+        cls,
+        graph: HaspSubgraph,
+        positives: Positives,
+        table: np.ndarray,
+        anchor: Anchor | None = None,
+    ) -> "Part":
         """Args: `table`: dense id of each row of the title table, ascending."""
-        return cls.with_pairs(graph, Pairs.inside(graph, positives), table)
+        return cls.with_pairs(graph, Pairs.inside(graph, positives), table, anchor)
 
     @classmethod
-    def with_pairs(cls, graph: HaspSubgraph, pairs: Pairs, table: np.ndarray) -> "Part":
+    def with_pairs(
+        cls, graph: HaspSubgraph, pairs: Pairs, table: np.ndarray, anchor: Anchor | None = None
+    ) -> "Part":
         """As `of`, where the co-plays inside are known already."""
         batch = GraphBatch.of(_tied(graph))
         rows = torch.from_numpy(np.searchsorted(table, graph.titles))
@@ -70,6 +80,7 @@ class Part:
             torch.from_numpy(graph.titles.astype(np.int64)),
             torch.from_numpy(graph.external),
             pairs,
+            anchor,
         )
 
 
@@ -194,6 +205,7 @@ def _backward(model: SemanticGNN, part: Part, config: PretrainConfig, progress: 
         candidates_for(part.batch, config.loss, outside),
         config.loss,
         progress.generator,
+        anchor=part.anchor,
         outside=outside,
     )
     loss.backward()  # type: ignore[no-untyped-call]

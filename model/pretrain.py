@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from model import part_training
+from model.align import align, drift, procrustes
 from model.batch import GraphBatch
 from model.crew import Crew, launched
 from model.kg import train_kg
+from model.pairs import Anchor
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
 from model.semantic_gnn import SemanticGNN
@@ -38,6 +41,7 @@ from store.graph import DynamicGraph
 # Titles of other parts in a part's subgraph, where nobody says otherwise. What parts lose to the
 # whole graph depends on this number, not on the share of the part: they stand for all others.
 EXTERNAL = 2048
+Float32s = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int, dict[str, float]], None]
 
 
@@ -47,7 +51,7 @@ class Pretrained:
 
     Attributes:
         metrics: `recall20`, `ndcg20`, `mrr` on the positives held back (NaN without any), losses,
-            seconds, the cut's kept weight.
+            seconds, the cut's kept weight; `drift_cosine` and `drift_p1` to what was published.
     """
 
     model: SemanticGNN
@@ -67,6 +71,7 @@ def pretrain(
     work: Path | None = None,
     sampler: NodeSampler | None = None,
     partition: Partition | None = None,
+    published: Float32s | None = None,
 ) -> Pretrained:
     """Train a model on `graph`.
 
@@ -80,6 +85,8 @@ def pretrain(
         sampler: titles of other parts that come along with a part; None: `EXTERNAL` of them,
             drawn evenly.
         partition: `config.parts` parts that were cut already.
+        published: vectors that consumers hold, by dense id, zeros where a title has none, shape
+            (N, D): the new ones stay near them (`config.anchor`), and are turned to them.
 
     Raises:
         ValueError: the positives name a title that the graph does not have; several trainers have
@@ -123,28 +130,22 @@ def pretrain(
         rows = min(int(len(positives) * config.validation), config.validation_rows)
         split = len(positives) - rows
         batch = GraphBatch.of(whole)
+        task = Task(parts, positives[:split], config, seed, published)
         if trainers > 1:
             assert work is not None  # noqa: S101  (checked on entry)
-            task = Task(parts, positives[:split], config, seed)
             loss = _train_apart(gnn, task, progress, trainers, work)
         else:
-            loss = _train(
-                gnn,
-                parts,
-                positives[:split],
-                config,
-                seed,
-                progress,
-                batch,
-                whole,
-                positives[split:],
-            )
+            loss = _train(gnn, task, progress, batch, whole, positives[split:])
     gnn.eval()
+    moved: dict[str, float] = {}
+    if published is not None:
+        gnn, moved = _turned(gnn, batch, whole, published)
     metrics = {
         "transe_loss": transe.loss,
         "transe_seconds": transe_seconds,
         "loss": loss,
         "kept_weight": kept,
+        **moved,
         **validate(gnn, batch, whole, positives[split:]),
         "seconds": time.perf_counter() - start,
     }
@@ -196,16 +197,14 @@ def _parts(
 
 def _train(
     model: SemanticGNN,
-    parts: list[HaspSubgraph],
-    positives: Positives,
-    config: PretrainConfig,
-    seed: int,
+    task: Task,
     progress: Progress | None,
     whole_batch: GraphBatch,
     whole: HaspSubgraph,
     held_back: Positives,
 ) -> float:
     """Step 2 by one trainer, here; the mean loss at the end, NaN where nothing trains."""
+    config = task.config
 
     def after_step(state: part_training.Progress, steps: int) -> None:
         if progress is None:
@@ -219,10 +218,13 @@ def _train(
     table = np.arange(len(model.title_names))
     return part_training.train_parts(
         model,
-        [part_training.Part.of(part, positives, table) for part in parts],
+        [
+            part_training.Part.of(part, task.positives, table, task.anchor_of(part))
+            for part in task.parts
+        ],
         config,
         Crew.alone(),
-        part_training.begin(model, config, seed),
+        part_training.begin(model, config, task.seed),
         after_step=after_step,
     )
 
@@ -240,6 +242,19 @@ def _train_apart(
         return train_as_first(model, task, trainers=trainers, folder=folder, told=told)
     threads = max(torch.get_num_threads() // trainers, 1)
     return train_apart(model, task, trainers=trainers, folder=folder, threads=threads, told=told)
+
+
+def _turned(
+    model: SemanticGNN, batch: GraphBatch, graph: HaspSubgraph, published: Float32s
+) -> tuple[SemanticGNN, dict[str, float]]:
+    """The model with its vectors in the published space, and how far they lie from those."""
+    near = Anchor.of(graph, published, 1.0)
+    with torch.no_grad():
+        vectors = model(batch)[near.rows].numpy()
+    rotation = procrustes(vectors, near.vectors.numpy())
+    moved = drift(np.asarray(vectors @ rotation, np.float32), near.vectors.numpy())
+    figures = {"drift_cosine": moved.mean_cosine, "drift_p1": moved.p1_cosine}
+    return align(model, rotation).eval(), figures
 
 
 def _check(graph: DynamicGraph, positives: Positives) -> None:

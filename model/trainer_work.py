@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.folder import Files, load_tensors, save_tensors
-from model.pairs import Pairs
+from model.pairs import Anchor, Pairs
 from model.part_training import Part
 from model.positives import Positives
 from model.semantic_gnn import SemanticGNN
 from model.settings import PretrainConfig
 from partition.hasp import HaspSubgraph
+
+Float32s = npt.NDArray[np.float32]
 
 WORK = Files("trainer's work", "work.safetensors", "work.json")
 REMEDY = "delete the folder and start anew"
@@ -45,12 +48,21 @@ class Task:
     Attributes:
         parts: HASP parts; see `dealt` for who takes which.
         positives: of the whole graph, in time order.
+        published: vectors to stay near by dense id, zeros where a title has none, shape (N, D);
+            None: of no use.
     """
 
     parts: Sequence[HaspSubgraph]
     positives: Positives
     config: PretrainConfig
     seed: int
+    published: Float32s | None = None
+
+    def anchor_of(self, part: HaspSubgraph) -> Anchor | None:
+        """The published vectors of a part, where there are some."""
+        if self.published is None:
+            return None
+        return Anchor.of(part, self.published, self.config.anchor)
 
 
 def prepare(model: SemanticGNN, task: Task, *, trainers: int, folder: Path) -> None:
@@ -138,7 +150,10 @@ class Shelf(Sequence[Part]):
         tensors, card = load_tensors(self._home, _files(number), remedy=REMEDY, mapped=True)
         arrays = {name: tensors[name].numpy() for name in ARRAYS}
         graph = HaspSubgraph(**arrays, num_relations=card["relations"])
-        return Part.with_pairs(graph, Pairs.from_disk(with_prefix(tensors, "pairs.")), self._table)
+        near = with_prefix(tensors, "anchor.")
+        anchor = Anchor(near["rows"], near["vectors"], card["anchor"]) if near else None
+        pairs = Pairs.from_disk(with_prefix(tensors, "pairs."))
+        return Part.with_pairs(graph, pairs, self._table, anchor)
 
 
 def _write_work(
@@ -158,7 +173,11 @@ def _write_work(
         tensors = {name: torch.from_numpy(one) for name, one in columns.items()}
         pairs = Pairs.inside(part, task.positives).for_disk()
         tensors |= {f"pairs.{name}": one for name, one in pairs.items()}
-        save_tensors(home, tensors, {"relations": part.num_relations}, _files(number))
+        anchor = task.anchor_of(part)
+        if anchor is not None:
+            tensors |= {"anchor.rows": anchor.rows, "anchor.vectors": anchor.vectors}
+        card = {"relations": part.num_relations, "anchor": task.config.anchor}
+        save_tensors(home, tensors, card, _files(number))
 
 
 def _files(number: int) -> Files:
@@ -176,4 +195,6 @@ def _digest(card: dict[str, Any], model: SemanticGNN, task: Task) -> str:
             digest.update(np.ascontiguousarray(getattr(part, name)).data)
     for name in COLUMNS:
         digest.update(np.ascontiguousarray(getattr(task.positives, name)).data)
+    if task.published is not None:
+        digest.update(np.ascontiguousarray(task.published).data)
     return digest.hexdigest()

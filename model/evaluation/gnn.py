@@ -3,8 +3,9 @@
     frozen               the vectors of the cut; a title that came later has none
     frozen_fresh_graph   the weights of the cut, all vectors anew from the graph of now
     incremental          micro-training: one cycle a window (model/micro_trainer.py)
-    retrain              pretraining anew on all that came so far, to convergence, turned into the
-                         published space (model/align.py); every k-th window, the graph always fresh
+    retrain              pretraining anew on all that came so far, to convergence, held near the
+                         published vectors and turned into their space (model/align.py); every k-th
+                         window, the graph always fresh
 
 All four start from one pretrained model.
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from model.align import align, drift, procrustes
+from model.align import drift
 from model.evaluation.arms import dot_scorer
 from model.evaluation.queries import Scorer
 from model.evaluation.world import World
@@ -56,8 +57,8 @@ class Recipe:
             self.made = self.train(world)
         return self.made.clone().eval()
 
-    def train(self, world: World) -> SemanticGNN:
-        """A model trained on the world as it is."""
+    def train(self, world: World, published: Float32s | None = None) -> SemanticGNN:
+        """A model trained on the world as it is, and near to what is published."""
         trained = pretrain(
             world.graph,
             world.positives,
@@ -65,6 +66,7 @@ class Recipe:
             config=self.pretrain,
             seed=self.seed,
             progress=self.progress,
+            published=published,
         )
         return trained.model
 
@@ -185,9 +187,6 @@ class Retrain(Vectors):
         if not self.trained:
             self.drift_window, self.drift = self.drift, math.nan
             return
-        model = self.anew.train(world)
-        embedder = Embedder(model)
-        embedder.full(world.graph)
-        self.model = align(model, procrustes(embedder.published.numpy(), self.published)).eval()
+        self.model = self.anew.train(world, self.published)
         self.embed(self.model, world)
         self.drift_window = drift(self.published, before).mean_cosine

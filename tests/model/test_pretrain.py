@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from model.align import drift
 from model.inference import Embedder
 from model.positives import Positives
 from model.pretrain import pretrain
@@ -29,6 +32,44 @@ def test_pretraining_learns_who_is_played_with_whom(two_camps):
     score = vectors @ vectors.T
     np.fill_diagonal(score, -np.inf)
     assert (score.argmax(1) // 10 == np.arange(20) // 10).all()
+
+
+@pytest.mark.parametrize("way", ["whole", "parts", "trainers"])
+def test_a_model_trained_anew_stays_near_the_vectors_that_are_published(two_camps, tmp_path, way):
+    graph, positives = two_camps
+    parts = 1 if way == "whole" else 2
+    config = replace(CONFIG, parts=parts, anchor=3.0)
+
+    def trained(seed: int, config=config, **more):
+        if way == "trainers" and more:
+            more |= {"trainers": 2, "work": tmp_path / "work"}
+        made = pretrain(graph, positives, model=SMALL, config=config, seed=seed, **more)
+        embedder = Embedder(made.model)
+        embedder.full(graph)
+        return made, embedder.published.numpy()
+
+    _, published = trained(0)
+    published[:3] = 0.0  # these were never published
+    apart, _ = trained(1, replace(config, anchor=0.0), published=published)
+    near, vectors = trained(1, published=published)
+
+    assert near.metrics["drift_cosine"] > max(0.95, apart.metrics["drift_cosine"])
+    assert near.metrics["drift_p1"] <= near.metrics["drift_cosine"]
+    if way == "whole":
+        moved = drift(vectors, published)
+        assert moved.titles == 17
+        assert moved.mean_cosine == pytest.approx(near.metrics["drift_cosine"], abs=1e-5)
+
+
+def test_pretraining_with_nothing_published_yet_is_free(two_camps):
+    graph, positives = two_camps
+
+    nothing = np.zeros((5, 8), np.float32)  # shorter than the catalogue, too
+    result = pretrain(graph, positives, model=SMALL, config=CONFIG, published=nothing)
+    alone = pretrain(graph, positives, model=SMALL, config=CONFIG)
+
+    assert np.isnan(result.metrics["drift_cosine"])
+    assert result.metrics["loss"] == pytest.approx(alone.metrics["loss"], rel=1e-3)
 
 
 def test_pretraining_on_parts_goes_through_all_of_them(two_camps):
