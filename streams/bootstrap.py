@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from model.inference import Embedder
 from model.micro_trainer import MicroTrainer
 from model.positives import Positives
 from model.pretrain import Pretrained, pretrain
 from model.settings import MicroConfig, ModelConfig, PretrainConfig
+from partition.named import dense_names
+from store.graph import DynamicGraph
 from streams.columns import CoPlays
 from streams.coplay import Pairing, pair_history
 from streams.data import Dataset
@@ -25,6 +28,7 @@ from streams.settings import GraphSettings
 from streams.snapshot import Snapshot, save_snapshot
 from streams.state import State
 
+Float32s = npt.NDArray[np.float32]
 Int64s = npt.NDArray[np.int64]
 Report = Callable[[str, int, int, str], None]
 
@@ -57,6 +61,7 @@ def bootstrap(
     seed: int,
     report: Report,
     trainers: int = 1,
+    near: Snapshot | None = None,
 ) -> Pretrained:
     """Fold `history` into a state, pretrain a model on it, and write both as a checkpoint.
 
@@ -65,6 +70,7 @@ def bootstrap(
         report: told step, parts done, parts in all, and a remark.
         trainers: processes that pretrain together; they work in a folder under `root`, and go on
             there where they were cut short.
+        near: see `finish`.
 
     Raises:
         ValueError: the plays make no pair.
@@ -90,6 +96,7 @@ def bootstrap(
         seed=seed,
         report=report,
         trainers=trainers,
+        near=near,
     )
 
 
@@ -103,12 +110,14 @@ def finish(
     seed: int,
     report: Report,
     trainers: int = 1,
+    near: Snapshot | None = None,
 ) -> Pretrained:
     """Pretrain a model on a state, and write both as the first checkpoint under `root`.
 
     Args:
         pairs: all co-plays of the state, in time order.
         about: goes into the model's card.
+        near: what is in use: the new vectors stay near those of its model, and in their space.
     """
     start = time.perf_counter()
     state.forget_dirt()
@@ -119,12 +128,13 @@ def finish(
     made = pretrain(
         state.graph,
         pairs,
-        model=ModelConfig(),
+        model=ModelConfig() if near is None else near.model.config,
         config=config,
         seed=seed,
         progress=told,
         trainers=trainers,
         work=root / WORK,
+        published=None if near is None else vectors_of(near, state.graph),
     )
     card = {
         **about,
@@ -137,6 +147,22 @@ def finish(
     trainer.remember(pairs)  # what cycles replay, so that the past is not forgotten
     save_snapshot(root, Snapshot(state, made.model, 0, card, trainer), keep=1)
     return made
+
+
+def vectors_of(snapshot: Snapshot, graph: DynamicGraph) -> Float32s:
+    """Vectors by a snapshot's model and graph, for the titles of another graph.
+
+    Returns:
+        By that graph's dense ids, zeros where the snapshot has no such title, shape (N, D).
+    """
+    embedder = Embedder(snapshot.model)
+    embedder.full(snapshot.state.graph)
+    known = embedder.published.numpy()
+    at = {name: row for row, name in enumerate(dense_names(snapshot.state.graph, "title")) if name}
+    rows = np.array([at.get(name, -1) for name in dense_names(graph, "title")], np.int64)
+    found = np.zeros((len(rows), known.shape[1]), np.float32)
+    found[rows >= 0] = known[rows[rows >= 0]]
+    return found
 
 
 def fold_plays(state: State, history: History, pairing: Pairing, report: Report) -> Positives:

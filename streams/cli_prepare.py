@@ -13,7 +13,10 @@ from streams.cli_common import ConfigOption, empty_root, progress_bars, settings
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(epilog="Example: `upwell data ml-1m`")(data)
-    app.command(epilog="Example: `upwell pretrain --data ~/.cache/upwell/data/ml-1m`")(pretrain)
+    app.command(
+        epilog="Examples: `upwell pretrain --data ~/.cache/upwell/data/ml-1m`; "
+        "`UPWELL_CHECKPOINT__FOLDER=new upwell pretrain --data DIR --near checkpoints`"
+    )(pretrain)
 
 
 def data(
@@ -39,6 +42,10 @@ def pretrain(
         typer.Option(min=1, help="processes that train together, each on HASP parts of its own"),
     ] = 1,
     parts: Annotated[int | None, typer.Option(min=1, help="HASP parts; else one a trainer")] = None,
+    near: Annotated[
+        Path | None,
+        typer.Option(help="checkpoints in use: the new vectors stay near those of the newest"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Pretrain a model on a data set, and write the checkpoint that a worker starts from.
@@ -52,6 +59,7 @@ def pretrain(
     from model.trainers import train_as_other
     from streams.bootstrap import WORK, History, bootstrap
     from streams.data import load_ml1m
+    from streams.snapshot import load_snapshot
     from streams.wiring import pairing_of
 
     settings = settings_of(config)
@@ -64,6 +72,7 @@ def pretrain(
         if rank > 0:
             train_as_other(settings.checkpoint.folder / WORK)
     root = empty_root(settings)
+    in_use = None if near is None else load_snapshot(near, settings.graph)
     loaded = load_ml1m(data)
     history = History(loaded, np.arange(len(loaded)), np.arange(len(loaded.titles)))
     if (parts or trainers) % trainers:
@@ -80,6 +89,7 @@ def pretrain(
             seed=seed,
             report=report,
             trainers=trainers,
+            near=in_use,
         )
     for name, value in made.metrics.items():
         typer.echo(f"{name:16} {value:.4f}")

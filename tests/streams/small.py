@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.pretrain import Pretrained
 from model.settings import PretrainConfig
 from streams.bootstrap import History, bootstrap
 from streams.coplay import Pairing
@@ -31,14 +32,17 @@ def small_data() -> Dataset:
     )
 
 
-def small_checkpoint(root: Path) -> None:
-    """Bootstrap a checkpoint of the small data under `root`."""
-    bootstrap(
-        History(small_data(), np.arange(PLAYS), np.arange(TITLES)),
+def small_checkpoint(root: Path, *, seed: int = 0, titles: int = TITLES, **more) -> Pretrained:
+    """Bootstrap a checkpoint of the small data, or of its first titles, under `root`."""
+    data = small_data()
+    plays = np.flatnonzero(data.play_titles < titles)
+    return bootstrap(
+        History(data, plays, np.arange(titles)[::-1] if seed else np.arange(titles)),
         root,
         graph=GraphSettings(),
         pairing=Pairing(),
         config=QUICK,
-        seed=0,
+        seed=seed,
         report=lambda *_: None,
+        **more,
     )

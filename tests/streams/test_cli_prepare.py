@@ -43,3 +43,13 @@ def test_another_number_of_trainers_than_torchrun_started_is_refused(second_of_t
 
     assert done.exit_code == 2
     assert "torchrun started 2" in done.output.replace("\n", " ")
+
+
+def test_nothing_to_stay_near_is_said_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("UPWELL_CHECKPOINT__FOLDER", str(tmp_path / "new"))
+    command = ["pretrain", "--data", str(tmp_path / "none"), "--near", str(tmp_path / "old")]
+
+    done = CliRunner().invoke(app, command)
+
+    assert done.exit_code != 0
+    assert "no whole checkpoint under" in str(done.exception)
