@@ -3,11 +3,15 @@
 Each layer of the model mixes a title's neighbours by attention: weights that sum to 1 over all of
 them, across relations. Their mean over layers and heads is what we call a neighbour's *share*. It
 says what the model looks at, not what would happen without it.
+
+Past all layers goes what was learnt of this title alone, its id embedding; a title that nobody has
+played has none.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from model.inference import Embedder
 from partition.neighbourhood import strength, vertices
@@ -57,12 +61,14 @@ class Explanation:
         strength: its summed co-play weight.
         relations: all that the title has neighbours by, the largest share first.
         neighbours: the strongest ones, the largest share first.
+        own: what went past the layers, of the vector's length: |o| / (|o| + |v - o|), 0..1.
     """
 
     title: str
     strength: float
     relations: list[RelationShare]
     neighbours: list[NeighbourShare]
+    own: float = 0.0
 
 
 def explain(embedder: Embedder, graph: DynamicGraph, title: str, *, k: int = 10) -> Explanation:
@@ -107,4 +113,16 @@ def explain(embedder: Embedder, graph: DynamicGraph, title: str, *, k: int = 10)
             )
         )
     strong = float(strength(graph, np.array([row], np.int32))[0])
-    return Explanation(title, strong, relations, neighbours)
+    return Explanation(title, strong, relations, neighbours, _own_share(embedder, row, strong))
+
+
+def _own_share(embedder: Embedder, row: int, strong: float) -> float:
+    """See `Explanation.own`."""
+    model = embedder.model
+    if strong <= 0 or row >= len(model.title_TD):
+        return 0.0
+    with torch.no_grad():
+        own_D = model.past_layers(model.title_TD[row]).numpy()
+    rest_D = embedder.vectors(np.array([row]))[0] - own_D
+    own, rest = float(np.linalg.norm(own_D)), float(np.linalg.norm(rest_D))
+    return own / (own + rest) if own > 0 else 0.0

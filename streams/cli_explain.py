@@ -106,7 +106,8 @@ def words(found: "Explanation", names: Mapping[str, str]) -> str:
     share = played[0].share
     return (
         f"The model places {name} by {_count(played[0].neighbours, 'title')} played with it "
-        f"({share:.0%} of its attention) and by {_count(concepts, 'concept')} ({1 - share:.0%})."
+        f"({share:.0%} of its attention) and by {_count(concepts, 'concept')} ({1 - share:.0%}). "
+        f"Of its vector {found.own:.0%} is its own, learnt from who was played with it."
     )
 
 

@@ -30,6 +30,7 @@ from streams.demo.report import (
 )
 from streams.demo.screen import screen
 from streams.demo.stage import open_stage
+from streams.settings import load_settings
 
 SHOWN = 3  # new titles on the page
 
@@ -54,7 +55,9 @@ def run_demo(options: DemoOptions, console: Console) -> None:
     Raises:
         DataFailed, ServerFailed, ProduceFailed, RedisFailed: named, with the remedy.
         Failure: events are missing at the end, or a folder cannot be used.
+        SettingsError: a variable of the environment says what cannot be.
     """
+    load_settings(None)  # a wrong one is told now, and not after minutes of pretraining
     start = time.monotonic()
     steps: dict[str, float] = {}
     pairing = Pairing()

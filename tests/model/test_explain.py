@@ -78,6 +78,22 @@ def test_a_title_that_nobody_has_played_stands_on_its_concepts(scene):
     assert found.strength == 0
 
 
+def test_what_is_a_titles_own_is_what_goes_without_its_id_embedding(scene):
+    embedder, graph = scene
+    whole = embedder.vectors(np.array([0]))[0]
+    own = embedder.model.past_layers(embedder.model.title_TD[0]).detach().numpy()
+
+    found = explain(embedder, graph, "m0")
+
+    rest = np.linalg.norm(whole - own)
+    assert 0 < found.own < 1
+    assert found.own == pytest.approx(np.linalg.norm(own) / (np.linalg.norm(own) + rest), abs=1e-6)
+    assert explain(embedder, graph, "m3").own == 0  # nobody has played it
+    with torch.no_grad():
+        embedder.model.title_TD.zero_()
+    assert explain(embedder, graph, "m0").own == 0
+
+
 def test_a_title_without_any_edge_has_nothing_to_stand_on(scene):
     found = explain(*scene, "m5")
 

@@ -76,6 +76,7 @@ def test_a_person_reads_words_and_bars(upwell):
 
     assert result.exit_code == 0, result.output
     assert "The model places Toy Story (1995) by 1 title played with it" in result.stdout
+    assert "is its own, learnt from who was played with it" in " ".join(result.stdout.split())
     assert "█" in result.stdout
 
 
