@@ -4,10 +4,6 @@ Several trainers each have a lesson of a part of their own; one trainer is the s
 average with (model/crew.py). The optimiser's moments come in and go out: they stay warm between
 cycles. A trainer without pairs idles through the steps, so that its weights stay those of all.
 
-A step is followed by some *shallow* ones, which move the titles' id embeddings only, by their way
-past the layers: what the layers gave stays as it was, so that neither they nor the graph are gone
-through, which is most of a step. They need no other trainer.
-
 On disk a lesson is `lesson.*`, what came of it `learnt.*`. There the title table has rows for the
 lesson's titles only; concepts and layers are whole, since all trainers train them.
 """
@@ -20,12 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from model.batch import GraphBatch
 from model.crew import Crew
 from model.folder import Files, load_tensors, save_tensors
-from model.pairs import Anchor, Outside, Pairs, candidates_for, link_loss
+from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig, MicroConfig, ModelConfig
 from model.trainer_work import ARRAYS, with_prefix
@@ -95,25 +90,7 @@ def learn(
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     for name, state in moments.items():
         optimizer.state[named[name]] = dict(state)
-
-    def backward(z_TD: Tensor) -> float:
-        loss = link_loss(
-            z_TD,
-            batch,
-            lesson.sources,
-            candidates,
-            config.loss,
-            generator,
-            anchor=lesson.anchor,
-            outside=lesson.outside,
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        if student.title_TD.grad is not None:
-            student.title_TD.grad[elsewhere] = 0.0
-        return float(loss.detach())
-
     student.train()
-    trains_ids = student.title_TD.requires_grad
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lesson.seed)
@@ -122,11 +99,20 @@ def learn(
                 break
             optimizer.zero_grad()
             if lesson.sources:
-                hidden = batch.hide(config.loss.hide_title, config.loss.drop_edges, generator)
-                z_TD = student(hidden)
-                with torch.no_grad():
-                    by_layers_TD = z_TD - student.past_layers(student.own(hidden))
-                losses.append(backward(z_TD))
+                loss = training_loss(
+                    student,
+                    batch,
+                    lesson.sources,
+                    candidates,
+                    config.loss,
+                    generator,
+                    anchor=lesson.anchor,
+                    outside=lesson.outside,
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+                losses.append(float(loss.detach()))
+                if student.title_TD.grad is not None:
+                    student.title_TD.grad[elsewhere] = 0.0
             crew.average_gradients(
                 student,
                 active=bool(lesson.sources),
@@ -134,12 +120,6 @@ def learn(
                 what=f"step {step + 1} of {config.steps}",
             )
             optimizer.step()
-            for _ in range(config.shallow if lesson.sources and trains_ids else 0):
-                optimizer.zero_grad()
-                way_DD = student.past_layers.weight.detach()
-                backward(by_layers_TD + F.linear(student.own(hidden), way_DD))
-                torch.nn.utils.clip_grad_norm_([student.title_TD], config.clip)
-                optimizer.step()  # of what has a gradient
     student.eval()
     return losses, {name: dict(optimizer.state[one]) for name, one in named.items()}
 

@@ -328,39 +328,15 @@ def training_loss(
     anchor: Anchor | None = None,
     outside: Outside | None = None,
 ) -> Tensor:
-    """The loss of one step, a scalar with a gradient; arguments as of `link_loss`."""
-    hidden = batch.hide(config.hide_title, config.drop_edges, generator)
-    return link_loss(
-        model(hidden),
-        batch,
-        sources,
-        candidates,
-        config,
-        generator,
-        anchor=anchor,
-        outside=outside,
-    )
-
-
-def link_loss(
-    z_TD: Tensor,
-    batch: GraphBatch,
-    sources: list[tuple[Pairs, int]],
-    candidates: CandidateSampler,
-    config: LossConfig,
-    generator: torch.Generator,
-    *,
-    anchor: Anchor | None = None,
-    outside: Outside | None = None,
-) -> Tensor:
-    """How well vectors tell what is played together, a scalar.
+    """The loss of one step, a scalar with a gradient.
 
     Args:
-        z_TD: vectors of the batch's titles.
         sources: where pairs come from, each with how many source titles; none of them is empty.
         candidates: made by `candidates_for` from the same `outside`.
         anchor: adds distillation.
     """
+    hidden = batch.hide(config.hide_title, config.drop_edges, generator)
+    z_TD = model(hidden)
     everyone_XD, strength_X = z_TD, batch.strength
     if outside is not None:
         everyone_XD = torch.cat([z_TD, outside.vectors])

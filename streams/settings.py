@@ -150,10 +150,7 @@ class RefreshSettings(Section):
 class TrainingSettings(Section):
     enabled: bool = True
     cycle_s: Seconds = Field(60.0, description="pause from one cycle's start to the next one's")
-    steps: Count = Field(10, description="gradient steps in one cycle")
-    shallow: Annotated[int, Field(ge=0, le=1000)] = Field(
-        2, description="steps after each of these that move the titles' own embeddings only"
-    )
+    steps: Count = Field(30, description="gradient steps in one cycle")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         3e-4, description="of all but the titles' own embeddings, which learn 50 times as fast"
     )

@@ -24,7 +24,6 @@ def micro_config_of(settings: TrainingSettings) -> MicroConfig:
     """How a cycle trains."""
     return MicroConfig(
         steps=settings.steps,
-        shallow=settings.shallow,
         lr=settings.learning_rate,
         replay=settings.replay,
         distillation=settings.distillation,

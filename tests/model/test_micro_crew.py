@@ -141,44 +141,6 @@ def test_a_lesson_that_goes_over_the_disk_teaches_the_same(scene, lesson, tmp_pa
             torch.testing.assert_close(copy[name][key][rows], one[rows], msg=f"{key} {name}")
 
 
-def test_shallow_steps_move_id_embeddings_at_home_and_nothing_else(scene, lesson):
-    config = replace(CONFIG, parts=1, trainers=1, steps=1)
-    deep, more = scene[2].clone(), scene[2].clone()
-
-    losses, _ = learn(
-        deep, lesson, replace(config, shallow=0), {}, Crew.alone(), torch.Generator().manual_seed(1)
-    )
-    same, _ = learn(
-        more, lesson, replace(config, shallow=3), {}, Crew.alone(), torch.Generator().manual_seed(1)
-    )
-
-    assert same == losses  # one for each whole step
-    moved = (more.title_TD != deep.title_TD).any(1)
-    own = np.zeros(len(moved), bool)
-    own[lesson.subgraph.own] = True
-    assert moved.tolist() == own.tolist()
-    for name, one in deep.named_parameters():
-        if name != "title_TD":
-            assert torch.equal(more.get_parameter(name), one), name
-
-
-def test_shallow_steps_learn_who_is_played_with_whom(scene, lesson):
-    """Their loss falls, though layers and graph are not gone through."""
-    config = replace(CONFIG, parts=1, trainers=1, steps=1, lr=1e-2)
-    quiet = replace(config.loss, hide_title=0.0, drop_edges=0.0)
-
-    def loss_after(shallow: int) -> float:
-        model = scene[2].clone()
-        some = replace(config, shallow=shallow, loss=quiet)
-        generator = torch.Generator().manual_seed(1)
-        _, moments = learn(model, lesson, some, {}, Crew.alone(), generator)
-        rest = replace(config, shallow=0, lr=1e-9, loss=quiet)
-        losses, _ = learn(model, lesson, rest, moments, Crew.alone(), generator)
-        return losses[0]
-
-    assert loss_after(20) < loss_after(0) - 0.01
-
-
 def test_a_torn_lesson_is_named(scene, lesson, tmp_path):
     write_lesson(tmp_path, scene[2], lesson, CONFIG, {}, seed=0)
     (tmp_path / LESSON.tensors).write_bytes(b"x")
