@@ -161,6 +161,7 @@ def test_the_threads_end_with_what_started_them():
         assert not one.is_alive()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of later Pythons
 def test_a_process_that_is_forked_starts_its_own_threads():
     workers = Workers(2)
     workers.run(jobs_for(np.zeros(2, np.int64), 10))
