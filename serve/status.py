@@ -55,6 +55,22 @@ def read_status(client: Redis) -> dict[str, dict[str, Any]]:
     }
 
 
+def forget_silent(client: Redis) -> list[str]:
+    """Take ids off the list whose heartbeats have ended; one that was merely late puts itself back.
+
+    For workers whose ids are new at each start: else the list would grow for ever.
+
+    Returns:
+        The ids.
+    """
+    workers = sorted(raw.decode() for raw in call(client, "SMEMBERS", vectors.WORKERS))
+    beats = call_all(client, [("GET", vectors.worker_key(worker)) for worker in workers])
+    silent = [one for one, beat in zip(workers, beats, strict=True) if beat is None]
+    if silent:
+        call(client, "SREM", vectors.WORKERS, *silent)
+    return silent
+
+
 def end_status(client: Redis, worker: str) -> None:
     """Say that a worker has ended in good order."""
     call_all(client, [("DEL", vectors.worker_key(worker)), ("SREM", vectors.WORKERS, worker)])

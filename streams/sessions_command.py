@@ -2,11 +2,13 @@
 
 import logging
 import os
+import re
+import socket
 import threading
 import time
 
 from serve.connection import RedisFailed, connect
-from serve.status import write_status
+from serve.status import forget_silent, write_status
 from streams.sessions import Counts, SessionsConfig, run_sessions
 from streams.settings import Settings
 from streams.wiring import pairing_of
@@ -16,8 +18,17 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 0.5
 
 
-def run(settings: Settings, *, name: str = "sessions-0") -> None:
+def name_of(host: str, pid: int) -> str:
+    """What a process calls itself in Redis: several pair plays side by side."""
+    end = f"-{pid}"
+    return f"sessions-{re.sub(r'[^A-Za-z0-9_.-]', '-', host)}"[: 64 - len(end)] + end
+
+
+def run(settings: Settings, *, name: str | None = None) -> None:
     """Pair plays until SIGTERM or SIGINT.
+
+    Args:
+        name: of its heartbeat; None: by host and process.
 
     Raises:
         BrokerUnreachable: no broker answered in time.
@@ -35,6 +46,7 @@ def run(settings: Settings, *, name: str = "sessions-0") -> None:
         startup_timeout_s=kafka.startup_timeout_s,
     )
     counts = Counts()
+    name = name or name_of(socket.gethostname(), os.getpid())
     threading.Thread(target=_beat, args=(settings, name, counts), daemon=True).start()
     run_sessions(config, counts)
 
@@ -44,7 +56,9 @@ def _beat(settings: Settings, name: str, counts: Counts) -> None:
     client = None
     while True:
         try:
-            client = client or connect(settings.redis.url.get_secret_value())
+            if client is None:
+                client = connect(settings.redis.url.get_secret_value())
+                forget_silent(client)
             write_status(client, name, heartbeat(settings.kafka.plays, counts))
         except RedisFailed as error:
             log.debug("no heartbeat: %s", error)

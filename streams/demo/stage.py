@@ -18,7 +18,6 @@ from streams.topics import ensure_topics
 from streams.wiring import topics_of
 
 WORKER = "demo"
-SESSIONS = "sessions-0"
 GRACE_S = 20.0  # a worker ends with a last refresh and a last checkpoint
 READY_S = 180.0  # longest wait for worker, sessions and reader
 
@@ -54,7 +53,8 @@ class Stage:
 
     def sessions_heartbeat(self) -> dict[str, Any]:
         """The last one of the sessions; empty where they have none."""
-        return read_status(self.redis).get(SESSIONS, {})
+        found = read_status(self.redis).values()
+        return next((one for one in found if one["role"] == "sessions"), {})
 
     def check(self) -> None:
         """Raise ServerFailed where a process has ended that should run."""

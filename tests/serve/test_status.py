@@ -3,7 +3,7 @@
 import pytest
 from redis import Redis
 
-from serve.status import end_status, read_status, write_status
+from serve.status import end_status, forget_silent, read_status, write_status
 from tests.servers import wait_until
 
 
@@ -24,6 +24,19 @@ def test_a_worker_that_fell_silent_is_gone(redis_client: Redis) -> None:
     write_status(redis_client, "w1", {"step": 1}, ttl_s=0.05)
 
     wait_until(lambda: read_status(redis_client) == {}, "its end")
+
+
+def test_silent_workers_are_taken_off_the_list_and_others_stay(redis_client: Redis) -> None:
+    write_status(redis_client, "w1", {}, ttl_s=0.05)
+    write_status(redis_client, "w2", {})
+    wait_until(lambda: list(read_status(redis_client)) == ["w2"], "the end of w1")
+
+    assert forget_silent(redis_client) == ["w1"]
+
+    assert forget_silent(redis_client) == []
+    assert redis_client.smembers("upwell:workers") == {b"w2"}
+    write_status(redis_client, "w1", {})  # it was merely late
+    assert list(read_status(redis_client)) == ["w1", "w2"]
 
 
 def test_a_worker_that_ended_is_gone_at_once(redis_client: Redis) -> None:
