@@ -1,7 +1,8 @@
 """How a batch's jobs come to the threads that share it, without Python between.
 
     boxes  (others, 16)  int64   a row for each thread but the caller's: its STATE; AT, the address
-                                 of the job that it was given; DONE, how many it has done
+                                 of the job that it was given; DONE, how many it has done; WAKE, if
+                                 it was given one asleep
 
 A thread that has ended a job looks for the next one for a while before it falls asleep: to wake a
 thread takes 30 to 50 microseconds, to hand a job to one that looks takes less than one. While it
@@ -12,14 +13,14 @@ looks, it lets any other thread have its core.
     AWAKE  ---(nothing came)----------------> ASLEEP
 """
 
-from store.atomics import fetch_add, give_way, load_acquire, store_release, swap_if
+from store.atomics import give_way, load_acquire, store_release, swap_if
 from store.blocks import Longs
 from store.jit import kernel, step
 from store.job import HOLDER, JOB, LATE, LEFT, TICKET, TO_RUN
 from store.words import call_at, longs_at, onwards, pointer, start_of, wide
 
 BOX = 16  # two cache lines for each box: they are fetched in pairs
-STATE, AT, DONE = range(3)
+STATE, AT, DONE, WAKE = range(4)
 ASLEEP, AWAKE, TAKEN, GIVEN = range(4)
 LOOKS = 2000  # before a thread falls asleep; as each gives way, they take about a millisecond
 
@@ -40,8 +41,8 @@ def work(turn: int, boxes: Longs, others: int, jobs: Longs, parts: int) -> int:
         parts: how many.
 
     Returns:
-        Bits of the threads to wake; or 0; or, below 0, minus the rows that are not done, as an
-        arena must grow first.
+        How many threads to wake (see `WAKE`); or 0; or, below 0, minus the rows that are not done,
+        as an arena must grow first.
     """
     boxes, jobs = pointer(boxes), pointer(jobs)
     if turn == ATTEND:
@@ -68,7 +69,7 @@ def work(turn: int, boxes: Longs, others: int, jobs: Longs, parts: int) -> int:
 
 @step
 def hand_out(boxes: Longs, others: int, jobs: Longs, parts: int) -> int:
-    """Give jobs, all but the first, to threads that have none; returns bits of those asleep."""
+    """Give jobs, all but the first, to threads that have none; returns how many are asleep."""
     sleepers, other = wide(0), wide(0)
     for part in range(1, parts):
         job = onwards(jobs, JOB * part)
@@ -77,8 +78,8 @@ def hand_out(boxes: Longs, others: int, jobs: Longs, parts: int) -> int:
             if swap_if(box, wide(STATE), wide(AWAKE), wide(TAKEN)) == AWAKE:
                 job[HOLDER] = other + 1
             elif swap_if(box, wide(STATE), wide(ASLEEP), wide(TAKEN)) == ASLEEP:
-                job[HOLDER] = other + 1
-                sleepers |= wide(1) << other
+                job[HOLDER], box[WAKE] = other + 1, 1
+                sleepers += 1
             other += 1
     for part in range(parts):
         if not sleepers:
@@ -101,7 +102,7 @@ def attend(box: Longs) -> None:
         state = load_acquire(box, wide(STATE))
         if state == GIVEN:
             call_at(longs_at(box[AT])[TO_RUN], box[AT])
-            fetch_add(box, wide(DONE), wide(1))
+            store_release(box, wide(DONE), box[DONE] + 1)
             store_release(box, wide(STATE), wide(AWAKE))
             looks = LOOKS
         give_way()

@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from store.blocks import Longs
-from store.handover import ATTEND, BOX, GO_ON, SHARE, WAIT, work
+from store.handover import ATTEND, BOX, GO_ON, SHARE, WAIT, WAKE, work
 
 Bell = SimpleQueue[bool]  # wakes a thread; False: to end
 _all: "weakref.WeakSet[Workers]" = weakref.WeakSet()
@@ -47,9 +47,9 @@ class Workers:
         try:
             found: int = work(SHARE, self._boxes, others, jobs, parts)
             if found > 0:
-                for other, bell in enumerate(self._bells):
-                    if found >> other & 1:
-                        bell.put(True)
+                for other in np.flatnonzero(self._boxes[:, WAKE]):
+                    self._boxes[other, WAKE] = 0
+                    self._bells[other].put(True)
                 found = work(GO_ON, self._boxes, others, jobs, parts)
         except BaseException:
             # Nobody may work on arrays that the caller gives up: an interrupt may come anywhere.
