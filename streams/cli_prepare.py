@@ -13,10 +13,7 @@ from streams.cli_common import ConfigOption, empty_root, progress_bars, settings
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
     app.command(epilog="Example: `upwell data ml-1m`")(data)
-    app.command(
-        epilog="Examples: `upwell pretrain --data ~/.cache/upwell/data/ml-1m`; "
-        "`UPWELL_CHECKPOINT__FOLDER=new upwell pretrain --data DIR --near checkpoints`"
-    )(pretrain)
+    app.command(epilog="Example: `upwell pretrain --data ~/.cache/upwell/data/ml-1m`")(pretrain)
 
 
 def data(

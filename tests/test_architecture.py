@@ -26,7 +26,7 @@ ONLY_UNDER: dict[str, tuple[str, ...]] = {
     "torch": ("model/",),
     "pymetis": ("partition/mincut.py",),
     "kaminpar": ("partition/mincut.py",),
-    "prometheus_client": ("streams/metrics.py",),
+    "prometheus_client": ("streams/registry.py",),
     "opentelemetry": ("streams/traces.py",),
     "typer": ("streams/cli",),
     "matplotlib": ("streams/demo/", "streams/charts.py"),
