@@ -257,6 +257,8 @@ class Forest:
         """Draws for each row, shape (S, fanout): see `DynamicGraph.sample`."""
         out = np.empty(len(vertices) * fanout, np.int32)
         parts = self._workers.threads if len(out) >= _DEAL_FROM else 1
+        # Should another thread let the arena grow meanwhile: what is held is copied, and not moved.
+        _kept = self._table.array, self._words.array
         jobs = blank(parts)
         describe_draws(
             jobs, parts, draw_rows.address, self._address,

@@ -22,7 +22,7 @@ Bytes = npt.NDArray[np.uint8]
 
 JOB = 20
 TO_RUN, FOREST, HEADS, ROWS, PART, PARTS, LATE, LEFT, HOLDER, TICKET = range(10)
-UPDATES_LATE, DRAWS_LATE = 700, 5000
+UPDATES_LATE, DRAWS_LATE = 700, 5000  # as many as take the time in which a thread wakes
 # Of an update: addresses of TAILS, AMOUNTS, OPS, of the ORDER of its rows and of SPARE room; the
 # next row, AT, of those that are in order, STOP; MOST is the greatest vertex if rows are to be
 # sorted, else 0.
