@@ -15,6 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import call
 from pathlib import Path
 
 import numpy as np
@@ -105,16 +106,12 @@ def both_cores() -> float:
         for _ in range(5):
             for spent, run in zip(times, (map, pool.map), strict=True):
                 tasks = [lambda job=job: job.copy().sort() for job in jobs]
-                spent.append(once(lambda r=run, t=tasks: list(r(_call, t))))
+                spent.append(once(lambda r=run, t=tasks: list(r(call, t))))
     return min(times[0]) / min(times[1])
 
 
-def _call(task) -> None:
-    task()
-
-
-def once(call) -> float:
-    return best(call, 1, time.perf_counter)
+def once(task) -> float:
+    return best(task, 1, time.perf_counter)
 
 
 def threads_gain(rows, work) -> dict[str, float]:

@@ -35,7 +35,7 @@ from model.batch import GraphBatch
 from model.conv import SemanticConv
 from model.settings import ModelConfig
 from model.sparse import Adjacency, edge_sum
-from partition.named import dense_names
+from partition.named import dense_names, rows_of
 from store.graph import DynamicGraph
 
 RELATION_DIM = 32
@@ -68,12 +68,12 @@ class Names:
         """Where the rows of `new` are found here; None where both are the same."""
         if self == new:
             return None
-        relation = _rows_of(self.relation, new.relation)
+        relation = rows_of(self.relation, new.relation)
         directions = np.where(relation[:, None] < 0, -1, 2 * relation[:, None] + [0, 1])
         return Moved(
             {
-                "title": _rows_of(self.title, new.title),
-                "concept": _rows_of(self.concept, new.concept),
+                "title": rows_of(self.title, new.title),
+                "concept": rows_of(self.concept, new.concept),
                 "message_relation": directions.ravel(),
             }
         )
@@ -258,11 +258,6 @@ def take_rows(old: Tensor, rows: Int64s, *, fill: float = 0.0) -> Tensor:
     known = torch.from_numpy(np.flatnonzero(rows >= 0))
     new[known] = old[torch.from_numpy(rows[rows >= 0])]
     return new
-
-
-def _rows_of(old: list[str], new: list[str]) -> Int64s:
-    at = {name: row for row, name in enumerate(old) if name}
-    return np.array([at.get(name, -1) for name in new], np.int64)
 
 
 def _fill_concepts(concept_CD: Tensor, rows: Int64s, names: list[str]) -> None:

@@ -7,6 +7,7 @@ titles as they come. A cut that outlives a moment, in memory or in a checkpoint,
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from partition.mincut import Partition
 from partition.neighbourhood import vertices
@@ -34,11 +35,16 @@ class NamedParts:
         now = dense_names(graph, "title")
         if now == self.titles:
             return self.partition
-        at = {name: row for row, name in enumerate(self.titles) if name}
-        rows = np.array([at.get(name, -1) for name in now], np.int64)
+        rows = rows_of(self.titles, now)
         part = np.full(len(now), -1, np.int32)
         part[rows >= 0] = self.partition.part[rows[rows >= 0]]
         return replace(self.partition, part=part)
+
+
+def rows_of(old: list[str], new: list[str]) -> npt.NDArray[np.int64]:
+    """Where each name of `new` stands in `old`, -1 where it does not, or is ""; shape (N,)."""
+    at = {name: row for row, name in enumerate(old) if name}
+    return np.array([at.get(name, -1) for name in new], np.int64)
 
 
 def dense_names(graph: DynamicGraph, vertex_type: str) -> list[str]:

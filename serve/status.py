@@ -46,13 +46,7 @@ def write_status(
 
 def read_status(client: Redis) -> dict[str, dict[str, Any]]:
     """The last heartbeat of each worker that lives, by id."""
-    workers = sorted(raw.decode() for raw in call(client, "SMEMBERS", vectors.WORKERS))
-    texts = call_all(client, [("GET", vectors.worker_key(worker)) for worker in workers])
-    return {
-        worker: json.loads(text)
-        for worker, text in zip(workers, texts, strict=True)
-        if text is not None
-    }
+    return {worker: json.loads(text) for worker, text in _beats(client).items() if text is not None}
 
 
 def forget_silent(client: Redis) -> list[str]:
@@ -63,9 +57,7 @@ def forget_silent(client: Redis) -> list[str]:
     Returns:
         The ids.
     """
-    workers = sorted(raw.decode() for raw in call(client, "SMEMBERS", vectors.WORKERS))
-    beats = call_all(client, [("GET", vectors.worker_key(worker)) for worker in workers])
-    silent = [one for one, beat in zip(workers, beats, strict=True) if beat is None]
+    silent = [worker for worker, text in _beats(client).items() if text is None]
     if silent:
         call(client, "SREM", vectors.WORKERS, *silent)
     return silent
@@ -74,3 +66,10 @@ def forget_silent(client: Redis) -> list[str]:
 def end_status(client: Redis, worker: str) -> None:
     """Say that a worker has ended in good order."""
     call_all(client, [("DEL", vectors.worker_key(worker)), ("SREM", vectors.WORKERS, worker)])
+
+
+def _beats(client: Redis) -> dict[str, bytes | None]:
+    """The last heartbeat of each worker on the list; None where it has ended."""
+    workers = sorted(raw.decode() for raw in call(client, "SMEMBERS", vectors.WORKERS))
+    texts = call_all(client, [("GET", vectors.worker_key(worker)) for worker in workers])
+    return dict(zip(workers, texts, strict=True))

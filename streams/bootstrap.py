@@ -18,7 +18,7 @@ from model.micro_trainer import MicroTrainer
 from model.positives import Positives
 from model.pretrain import Pretrained, pretrain
 from model.settings import MicroConfig, ModelConfig, PretrainConfig
-from partition.named import dense_names
+from partition.named import dense_names, rows_of
 from store.graph import DynamicGraph
 from streams.columns import CoPlays
 from streams.coplay import Pairing, pair_history
@@ -158,8 +158,7 @@ def vectors_of(snapshot: Snapshot, graph: DynamicGraph) -> Float32s:
     embedder = Embedder(snapshot.model)
     embedder.full(snapshot.state.graph)
     known = embedder.published.numpy()
-    at = {name: row for row, name in enumerate(dense_names(snapshot.state.graph, "title")) if name}
-    rows = np.array([at.get(name, -1) for name in dense_names(graph, "title")], np.int64)
+    rows = rows_of(dense_names(snapshot.state.graph, "title"), dense_names(graph, "title"))
     found = np.zeros((len(rows), known.shape[1]), np.float32)
     found[rows >= 0] = known[rows[rows >= 0]]
     return found
