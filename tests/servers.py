@@ -17,12 +17,21 @@ from tests.kafka.node import Kafka, Missing
 PATIENCE_S = 20.0  # until a thing that must happen counts as one that does not
 
 
-def wait_until(holds: Callable[[], object], what: str = "it", within_s: float = PATIENCE_S) -> None:
-    """Look until `holds()`; fail the test where it does not come true."""
+def wait_until(
+    holds: Callable[[], object],
+    what: str | Callable[[], str] = "it",
+    within_s: float = PATIENCE_S,
+) -> None:
+    """Look until `holds()`; fail the test where it does not come true.
+
+    Args:
+        what: it, in words; called at the end, where the words tell how it stands then.
+    """
     deadline = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not come true within {within_s:g} s")
+            text = what() if callable(what) else what
+            pytest.fail(f"{text} did not come true within {within_s:g} s")
         time.sleep(0.01)
 
 

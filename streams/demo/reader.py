@@ -117,7 +117,7 @@ class Embeddings:
         self._stream = updates_key(space)
         newest = call(client, "XREVRANGE", self._stream, "+", "-", "COUNT", 1)
         self._last = newest[0][0] if newest else b"0-0"
-        self._width = int(call(client, "HGET", meta_key(space), "dim")) * DTYPE.itemsize
+        self._dim = int(call(client, "HGET", meta_key(space), "dim"))
 
     def look(self, freshness: Freshness, *, wait: bool) -> None:
         """Take what is new, waiting up to `BLOCK_MS` for it."""
@@ -127,20 +127,25 @@ class Embeddings:
         if not found:
             return
         entries = found[0][1]
+        titles = list(dict.fromkeys(fields[b"title"].decode() for _, fields in entries))
+        chunks = [titles[start : start + CHUNK] for start in range(0, len(titles), CHUNK)]
+        read = [(chunk, self._read_back(chunk), time.time() * 1000) for chunk in chunks]
+        # Not before all are here: after a failure, the next look begins at the same entry.
         self._last = entries[-1][0]
         self._progress.updates += len(entries)
-        titles = list(dict.fromkeys(fields[b"title"] for _, fields in entries))
-        for start in range(0, len(titles), CHUNK):
-            self._read_back(titles[start : start + CHUNK], freshness)
+        for chunk, rows, wall_ms in read:
+            self._note(chunk, rows, wall_ms, freshness)
 
-    def _read_back(self, titles: list[bytes], freshness: Freshness) -> None:
-        progress = self._progress
-        names = [title.decode() for title in titles]
+    def _read_back(self, names: list[str]) -> list[tuple[Any, ...]]:
         fields = ("vec", "seq", "time_ms")
-        rows = call_all(
+        return call_all(
             self._client, [("HMGET", title_key(self._space, name), *fields) for name in names]
         )
-        wall_ms = time.time() * 1000
+
+    def _note(
+        self, names: list[str], rows: list[tuple[Any, ...]], wall_ms: float, freshness: Freshness
+    ) -> None:
+        progress = self._progress
         progress.reads += len(rows)
         vectors = []
         for name, (vector, seq, time_ms) in zip(names, rows, strict=True):
@@ -150,8 +155,8 @@ class Embeddings:
             vectors.append(vector)
             if not freshness.update(name, int(time_ms), wall_ms, int(seq)):
                 progress.seq_regressions += 1
-        whole = [vector for vector in vectors if len(vector) == self._width]
-        values = np.frombuffer(b"".join(whole), DTYPE).reshape(len(whole), -1)
+        whole = [vector for vector in vectors if len(vector) == self._dim * DTYPE.itemsize]
+        values = np.frombuffer(b"".join(whole), DTYPE).reshape(len(whole), self._dim)
         progress.torn += len(vectors) - int(np.isfinite(values).all(1).sum())
 
 

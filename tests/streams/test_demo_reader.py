@@ -67,7 +67,7 @@ class World:
             progress = read_progress(self.out)
             return all(getattr(progress, name) == value for name, value in want.items())
 
-        wait_until(holds, f"{want} (have {read_progress(self.out)})")
+        wait_until(holds, lambda: f"{want} (have {read_progress(self.out)})")
 
     def end(self):
         self.child.kill(signal.SIGTERM)
@@ -143,6 +143,24 @@ def test_torn_vectors_and_seqs_that_go_back_are_counted(world):
         world.client.xadd(updates_key(SPACE), {"title": title, "seq": 9, "time_ms": 10})
     world.publisher.retire(["gone"], seq=9, time_ms=20)
     world.saw(torn=2, seq_regressions=1, gone=1)
+
+
+@pytest.mark.parametrize("what", ["retired", "torn"])
+def test_a_look_that_finds_no_vector_at_all_is_one_like_others(world, what):
+    world.publish(["alone"], 10)
+    world.start()
+
+    if what == "retired":
+        world.publisher.retire(["alone"], seq=9, time_ms=20)
+        world.saw(gone=1, reads=1)
+    else:
+        world.client.hset(title_key(SPACE, "alone"), "vec", b"xyz")
+        world.client.xadd(updates_key(SPACE), {"title": "alone", "seq": 9, "time_ms": 10})
+        world.saw(torn=1, reads=1)
+    world.publish(["new"], 30, seq=10)
+
+    world.saw(reads=2)
+    assert not world.end().seq_regressions
 
 
 @pytest.mark.parametrize("dead", ["--redis", "--bootstrap"])
