@@ -61,8 +61,7 @@ def step_of(model: SemanticGNN, batch: GraphBatch, pairs: Pairs, seed: int) -> W
 
     def step() -> None:
         row, weight_S = pairs.spread(config.sources, generator)
-        share_ST = pairs.shares(row, len(batch.titles))
-        loss = exact_softmax(model(batch), pairs.source[row], share_ST, weight_S)
+        loss = exact_softmax(model(batch), pairs.source[row], pairs.shares(row), weight_S)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

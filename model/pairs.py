@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.batch import GraphBatch
-from model.losses import CandidateSampler, distillation, exact_softmax, sampled_softmax
+from model.losses import CandidateSampler, Shares, distillation, exact_softmax, sampled_softmax
 from model.positives import Positives
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig
@@ -194,15 +194,13 @@ class Pairs:
         weight = share[row] / chance[row]
         return row, (weight / weight.sum()).float()
 
-    def shares(self, row: Tensor, titles: int) -> Tensor:
-        """P(target | source) for rows of `source`, shape (len(row), titles); local titles."""
-        out = torch.zeros(len(row), titles)
-        table, target, share = out.numpy(), self.target.numpy(), self.share.numpy()
-        # Row by row: to make the places of all at once takes three times as long.
-        lows, highs = self.ptr[row].tolist(), self.ptr[row + 1].tolist()
-        for line, (low, high) in enumerate(zip(lows, highs, strict=True)):
-            table[line, target[low:high]] = share[low:high]
-        return out
+    def shares(self, row: Tensor) -> Shares:
+        """P(target | source) for rows of `source`; local titles."""
+        low, count = self.ptr[row], self.ptr[row + 1] - self.ptr[row]
+        ptr = torch.zeros(len(row) + 1, dtype=torch.int64)
+        torch.cumsum(count, 0, out=ptr[1:])
+        at = torch.arange(int(ptr[-1])) + torch.repeat_interleave(low - ptr[:-1], count)
+        return Shares(ptr, self.target.index_select(0, at), self.share.index_select(0, at))
 
 
 def inclusion(share_S: Tensor, draws: int) -> Tensor:
@@ -281,42 +279,6 @@ def candidates_for(
     )
 
 
-def smoothed(share_SX: Tensor, source_S: Tensor, strength_X: Tensor, prior: float) -> Tensor:
-    """Mix what was counted of a source with what is played by all, the more the less it is known.
-
-    (1 - m) P(target | source) + m P(target), m = prior / (w + prior), w the source's co-play
-    weight: a few co-plays are no distribution. Nothing goes to the source itself.
-
-    Args:
-        share_SX: P(target | source), shape (S, X); changed in place.
-        strength_X: log(1 + w) of all titles; the sources are local ones, which stand first.
-    """
-    weight_X = torch.expm1(strength_X)
-    mix_S1 = (prior / (weight_X[source_S] + prior)).unsqueeze(1)
-    others_S1 = (weight_X.sum() - weight_X[source_S]).clamp(min=1e-6).unsqueeze(1)
-    share_SX.mul_(1 - mix_S1).add_(mix_S1 / others_S1 * weight_X)
-    share_SX.scatter_(1, source_S.unsqueeze(1), 0.0)
-    return share_SX.div_(share_SX.sum(1, keepdim=True))
-
-
-def resampled(
-    target_SM: Tensor,
-    source_S: Tensor,
-    strength_X: Tensor,
-    prior: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """`smoothed` for drawn targets: of each source, a share m is drawn from what all play."""
-    weight_X = torch.expm1(strength_X).double()
-    mix_S1 = (prior / (weight_X[source_S] + prior)).unsqueeze(1)
-    flip_SM = torch.rand(target_SM.shape, generator=generator) < mix_S1
-    cumulative_X = torch.cumsum(weight_X, 0)
-    u = torch.rand(target_SM.shape, generator=generator, dtype=torch.float64) * cumulative_X[-1]
-    popular_SM = torch.searchsorted(cumulative_X, u, right=True).clamp(max=len(weight_X) - 1)
-    flip_SM &= popular_SM != source_S.unsqueeze(1)
-    return torch.where(flip_SM, popular_SM, target_SM)
-
-
 def training_loss(
     model: SemanticGNN,
     batch: GraphBatch,
@@ -337,27 +299,18 @@ def training_loss(
     """
     hidden = batch.hide(config.hide_title, config.drop_edges, generator)
     z_TD = model(hidden)
-    everyone_XD, strength_X = z_TD, batch.strength
-    if outside is not None:
-        everyone_XD = torch.cat([z_TD, outside.vectors])
-        strength_X = torch.cat([strength_X, outside.strength])
+    everyone_XD = z_TD if outside is None else torch.cat([z_TD, outside.vectors])
     if candidates.exact:
         total = sum(count for _, count in sources)
         loss: Tensor = z_TD.new_zeros(())
         for pairs, count in sources:
             row, weight_S = pairs.spread(count, generator)
-            source_S = pairs.source[row]
-            share_SX = pairs.shares(row, len(everyone_XD))
-            if config.smoothing:
-                share_SX = smoothed(share_SX, source_S, strength_X, config.smoothing)
-            of_pairs = exact_softmax(everyone_XD, source_S, share_SX, weight_S)
+            of_pairs = exact_softmax(everyone_XD, pairs.source[row], pairs.shares(row), weight_S)
             loss = loss + count / total * of_pairs
     else:
         drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]
         source_S = torch.cat([one[0] for one in drawn])
         target_SM = torch.cat([one[1] for one in drawn])
-        if config.smoothing:
-            target_SM = resampled(target_SM, source_S, strength_X, config.smoothing, generator)
         loss = sampled_softmax(everyone_XD, source_S, target_SM, candidates.draw(generator))
     if anchor is not None and len(anchor.rows):
         loss = loss + anchor.weight * distillation(z_TD[anchor.rows], anchor.vectors)

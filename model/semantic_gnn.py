@@ -139,20 +139,22 @@ class SemanticGNN(nn.Module):
 
     def forward(self, batch: GraphBatch) -> Tensor:
         """Vectors of the batch's titles, shape (T, D)."""
-        x_ND = self.drop(self.inputs(batch))
+        to_titles = batch.edges.to_first(len(batch.titles))
+        x_ND = self.drop(self.inputs(batch, to_titles))
         for number in range(self.config.layers):
-            edges = batch.edges
-            if number == self.config.layers - 1:
-                edges = edges.to_first(len(batch.titles))
+            edges = to_titles if number == self.config.layers - 1 else batch.edges
             x_ND = self.drop(self.layer(number)(x_ND, self.relation_RP, edges))
         return self.vectors(x_ND, self.own(batch), batch.strength)
 
-    def inputs(self, batch: GraphBatch) -> Tensor:
-        """States in front of the first layer, shape (N, D)."""
+    def inputs(self, batch: GraphBatch, to_titles: Adjacency) -> Tensor:
+        """States in front of the first layer, shape (N, D).
+
+        Args:
+            to_titles: the batch's edges, those into titles.
+        """
         concept_CD = self.concept_CD.index_select(0, batch.concepts)
-        edges = batch.edges.to_first(len(batch.titles))
-        from_concept_E = edges.src >= len(batch.titles)
-        place_TD = self.place(concept_CD, edges, from_concept_E, len(batch.titles))
+        from_concept_E = to_titles.src >= len(batch.titles)
+        place_TD = self.place(concept_CD, to_titles, from_concept_E, len(batch.titles))
         return torch.cat([self.input(place_TD) + self.own(batch), self.input(concept_CD)])
 
     def own(self, batch: GraphBatch) -> Tensor:

@@ -58,12 +58,10 @@ class LossConfig:
         uniform_candidates: titles drawn evenly to stand for all, shared by the step.
         popular_candidates: likewise, by how often they are co-played.
         exact_titles: up to so many titles the softmax is exact, and takes all co-plays of a source:
-            a step then needs 4 bytes * `sources` * titles, a few times over.
+            a step then makes `sources` * titles scores, a few megabytes of them at a time.
         hide_title: share of titles that a step shows as if nobody had played them, so that the
             model learns to place a title by its concepts.
         drop_edges: share of all edges left out of a step.
-        smoothing: co-play weight at which a title's own co-plays count for half of what is learnt
-            to follow it, and what is played by all for the other half; 0: its own alone.
     """
 
     sources: int = 1024
@@ -73,7 +71,6 @@ class LossConfig:
     exact_titles: int = 16_384
     hide_title: float = 0.3
     drop_edges: float = 0.3
-    smoothing: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

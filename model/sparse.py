@@ -78,28 +78,39 @@ class Adjacency:
             dst[back],
         )
 
-    def keep(self, chosen: Tensor, num_targets: int | None = None) -> "Adjacency":
-        """The edges where `chosen` (shape (E,), bool), to the first `num_targets` targets."""
+    def keep(self, chosen: Tensor) -> "Adjacency":
+        """The edges where `chosen` (shape (E,), bool)."""
         rows = chosen.nonzero().flatten()
-        return Adjacency.of(
-            self.src[rows],
+        before = _before(chosen)
+        chosen_back = chosen.index_select(0, self.back)
+        return Adjacency(
+            self.num_targets,
+            self.num_sources,
             self.dst[rows],
+            self.src[rows],
             self.relation[rows],
             self.bias[rows],
-            num_sources=self.num_sources,
-            num_targets=self.num_targets if num_targets is None else num_targets,
+            before[self.ptr],
+            before[self.back[chosen_back]],
+            _before(chosen_back)[self.back_ptr],
+            self.back_dst[chosen_back],
         )
 
     def to_first(self, num_targets: int) -> "Adjacency":
         """The edges to the first `num_targets` targets: a prefix, since they are sorted."""
         end = int(self.ptr[num_targets])
-        return Adjacency.of(
-            self.src[:end],
+        chosen_back = self.back < end
+        return Adjacency(
+            num_targets,
+            self.num_sources,
             self.dst[:end],
+            self.src[:end],
             self.relation[:end],
             self.bias[:end],
-            num_sources=self.num_sources,
-            num_targets=num_targets,
+            self.ptr[: num_targets + 1],
+            self.back[chosen_back],
+            _before(chosen_back)[self.back_ptr],
+            self.back_dst[chosen_back],
         )
 
 
@@ -124,6 +135,13 @@ def edge_softmax(logit_HE: Tensor, edges: Adjacency) -> Tensor:
     weight_HE = torch.exp(logit_HE - top_HT.index_select(1, edges.dst))
     total_HT = logit_HE.new_zeros(heads, edges.num_targets).index_add(1, edges.dst, weight_HE)
     return weight_HE / total_HT.index_select(1, edges.dst)
+
+
+def _before(chosen: Tensor) -> Tensor:
+    """How many are chosen in front of each place, and in all, shape (E + 1,), int64."""
+    before = torch.zeros(len(chosen) + 1, dtype=torch.int64, device=chosen.device)
+    torch.cumsum(chosen, 0, out=before[1:])
+    return before
 
 
 def _pointers(sorted_or_not: Tensor, size: int) -> Tensor:

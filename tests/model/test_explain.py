@@ -40,7 +40,7 @@ def test_the_shares_are_the_attention_of_the_model_itself(scene):
     model = embedder.model
     batch = GraphBatch.of(whole_graph(graph, max_coplay=model.config.max_coplay))
     with torch.no_grad():
-        x_ND = model.inputs(batch)
+        x_ND = model.inputs(batch, batch.edges.to_first(len(batch.titles)))
         want = []
         for number in range(model.config.layers):
             layer = model.layer(number)

@@ -3,11 +3,27 @@ import math
 import pytest
 import torch
 
-from model.losses import Candidates, CandidateSampler, distillation, exact_softmax, sampled_softmax
+from model.losses import (
+    LOGITS,
+    Candidates,
+    CandidateSampler,
+    Shares,
+    distillation,
+    exact_softmax,
+    sampled_softmax,
+)
 
 
 def everyone(titles):
     return Candidates(torch.arange(titles), torch.zeros(titles))
+
+
+def rows_of(share_ST):
+    """A dense table as compressed rows."""
+    line, target = share_ST.nonzero(as_tuple=True)
+    count = torch.bincount(line, minlength=len(share_ST))
+    ptr = torch.cat([torch.zeros(1, dtype=torch.int64), count.cumsum(0)])
+    return Shares(ptr, target, share_ST[line, target])
 
 
 def test_with_all_titles_as_candidates_the_softmax_is_exact():
@@ -79,7 +95,7 @@ def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():
     share[[0, 1], source] = 0.0
     share /= share.sum(1, keepdim=True)
 
-    loss = exact_softmax(z, source, share, weight)
+    loss = exact_softmax(z, source, rows_of(share), weight)
 
     want = 0.0
     for row, title in enumerate(source.tolist()):
@@ -89,7 +105,9 @@ def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():
     torch.testing.assert_close(loss, want)
 
 
-def test_the_gradient_of_the_exact_softmax_is_that_of_autograd():
+@pytest.mark.parametrize("at_once", [1, 18, 1000])
+def test_the_gradient_of_the_exact_softmax_is_that_of_autograd(at_once, monkeypatch):
+    monkeypatch.setitem(LOGITS, "cpu", at_once)
     torch.manual_seed(1)
     z = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
     source, weight = torch.tensor([7, 2, 3]), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
@@ -100,7 +118,7 @@ def test_the_gradient_of_the_exact_softmax_is_that_of_autograd():
     plain = -(weight * (share * torch.log_softmax(logit, 1).nan_to_num(neginf=0.0)).sum(1)).sum()
 
     (want,) = torch.autograd.grad(3 * plain, z)
-    (got,) = torch.autograd.grad(3 * exact_softmax(z, source, share, weight), z)
+    (got,) = torch.autograd.grad(3 * exact_softmax(z, source, rows_of(share), weight), z)
 
     torch.testing.assert_close(got, want)
 
@@ -109,7 +127,7 @@ def test_the_exact_softmax_stands_scores_of_any_size():
     z = torch.tensor([[1e3, 0.0], [1e3, 0.0], [-1e3, 0.0]], requires_grad=True)
     share = torch.tensor([[0.0, 1.0, 0.0]])
 
-    loss = exact_softmax(z, torch.tensor([0]), share, torch.ones(1))
+    loss = exact_softmax(z, torch.tensor([0]), rows_of(share), torch.ones(1))
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(0.0)
