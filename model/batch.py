@@ -5,7 +5,7 @@ Node order is the subgraph's: its titles, then its concepts.
 Shape suffixes: T titles, C concepts, N = T + C nodes, E edges.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,24 +34,37 @@ class GraphBatch:
     played: Tensor
 
     @classmethod
-    def of(cls, graph: HaspSubgraph, device: torch.device | str = "cpu") -> "GraphBatch":
-        """Copy a subgraph over to `device`."""
+    def of(cls, graph: HaspSubgraph) -> "GraphBatch":
+        """A subgraph in tensors, on the CPU."""
         nodes = graph.num_nodes
         edges = Adjacency.of(
-            torch.from_numpy(graph.edge_index[0]).to(device),
-            torch.from_numpy(graph.edge_index[1]).to(device),
-            torch.from_numpy(graph.relation).to(device),
-            log_weight(graph.weight).to(device),
+            torch.from_numpy(graph.edge_index[0]),
+            torch.from_numpy(graph.edge_index[1]),
+            torch.from_numpy(graph.relation),
+            log_weight(graph.weight),
             num_sources=nodes,
             num_targets=nodes,
         )
-        strength = torch.from_numpy(graph.strength).to(device)
+        strength = torch.from_numpy(graph.strength)
         return cls(
-            torch.from_numpy(graph.titles.astype(np.int64)).to(device),
-            torch.from_numpy(graph.concepts.astype(np.int64)).to(device),
+            torch.from_numpy(graph.titles.astype(np.int64)),
+            torch.from_numpy(graph.concepts.astype(np.int64)),
             edges,
             torch.log1p(strength),
             (strength > 0).float(),
+        )
+
+    def to(self, device: torch.device) -> "GraphBatch":
+        """All of it there."""
+        if self.titles.device == device:
+            return self
+        return replace(
+            self,
+            titles=self.titles.to(device),
+            concepts=self.concepts.to(device),
+            edges=self.edges.to(device),
+            strength=self.strength.to(device),
+            played=self.played.to(device),
         )
 
     def hide(
@@ -60,13 +73,14 @@ class GraphBatch:
         """The same graph with some titles as if unplayed, and some edges gone, for training.
 
         A hidden title loses the co-play edges into it, its id embedding and its strength; its
-        neighbours still see it.
+        neighbours still see it. All draws are made on the CPU, so that a seed means the same on
+        every device.
         """
-        titles = len(self.titles)
-        shown = torch.rand(titles, generator=generator) >= share_of_titles
+        titles, device = len(self.titles), self.titles.device
+        shown = (torch.rand(titles, generator=generator) >= share_of_titles).to(device)
         edges = self.edges
         coplay = (edges.src < titles) & (edges.dst < titles)
-        keep = torch.rand(len(edges.src), generator=generator) >= share_of_edges
+        keep = (torch.rand(len(edges.src), generator=generator) >= share_of_edges).to(device)
         keep &= ~coplay | shown[edges.dst.clamp(max=max(titles - 1, 0))] if titles else keep
         return GraphBatch(
             self.titles,

@@ -169,7 +169,8 @@ class Crew:
             if one.grad is None or not active:
                 one.grad = torch.zeros_like(one)
         shared = [_grad(one) for one in trained if one is not rows]
-        tail = torch.stack([_grad(rows).square().sum(), rows.new_tensor(float(active))])
+        squares = _grad(rows).square().sum()
+        tail = torch.stack([squares, torch.full_like(squares, float(active))])
         if self.size > 1:
             flat = self.sum(torch.cat([*(one.flatten() for one in shared), tail]), what)
             count = flat[-1]

@@ -21,6 +21,7 @@ from model.batch import GraphBatch
 from model.crew import Crew
 from model.folder import Files, load_tensors, save_tensors
 from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
+from model.runtime import device_of, uses_bf16
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig, MicroConfig, ModelConfig
 from model.trainer_work import ARRAYS, with_prefix
@@ -61,7 +62,7 @@ def learn(
     rows: Tensor | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[float], State]:
-    """Make the steps of a cycle; `student` is changed.
+    """Make the steps of a cycle; `student` is changed, and is on the CPU before and after.
 
     Args:
         moments: to begin with; they are changed too.
@@ -75,10 +76,15 @@ def learn(
     Raises:
         TrainerLost: another trainer is gone.
     """
+    device = device_of(config.device, crew.rank)
+    bf16 = uses_bf16(config.precision, device)
     batch = GraphBatch.of(lesson.subgraph)
     batch = batch if rows is None else replace(batch, titles=rows)
-    elsewhere = batch.titles[torch.from_numpy(lesson.subgraph.external)]
+    elsewhere = batch.titles[torch.from_numpy(lesson.subgraph.external)].to(device)
     candidates = candidates_for(batch, config.loss, lesson.outside)
+    batch, anchor = batch.to(device), lesson.anchor.to(device)
+    outside = None if lesson.outside is None else lesson.outside.to(device)
+    student.to(device)
     named = dict(student.named_parameters())
     kinds = student.row_parameters()
     # Rows outside the subgraph have no gradient; decay must not wear them away.
@@ -89,7 +95,7 @@ def learn(
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     for name, state in moments.items():
-        optimizer.state[named[name]] = dict(state)
+        optimizer.state[named[name]] = moved(state, device)
     student.train()
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):
@@ -106,8 +112,9 @@ def learn(
                     candidates,
                     config.loss,
                     generator,
-                    anchor=lesson.anchor,
-                    outside=lesson.outside,
+                    anchor=anchor,
+                    outside=outside,
+                    bf16=bf16,
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(float(loss.detach()))
@@ -120,8 +127,14 @@ def learn(
                 what=f"step {step + 1} of {config.steps}",
             )
             optimizer.step()
-    student.eval()
-    return losses, {name: dict(optimizer.state[one]) for name, one in named.items()}
+    cpu = torch.device("cpu")
+    student.eval().to(cpu)
+    return losses, {name: moved(optimizer.state[one], cpu) for name, one in named.items()}
+
+
+def moved(state: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """An optimizer's state of one weight, there; its count of steps stays on the CPU."""
+    return {key: one.to(device) if one.ndim else one for key, one in state.items()}
 
 
 def write_lesson(

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 # Logits of an exact softmax that are made at once: 4 MB stay in a core's share of the cache; on a
 # GPU fewer and larger steps count for more.
-LOGITS = {"cpu": 1 << 20, "cuda": 1 << 26}
+LOGITS, LOGITS_OF_A_GPU = 1 << 20, 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,10 @@ class Candidates:
 
     title_K: Tensor
     log_weight_K: Tensor
+
+    def to(self, device: torch.device) -> "Candidates":
+        """All of it there."""
+        return Candidates(self.title_K.to(device), self.log_weight_K.to(device))
 
 
 class CandidateSampler:
@@ -90,8 +94,14 @@ class Shares:
     target: Tensor
     share: Tensor
 
+    def to(self, device: torch.device) -> "Shares":
+        """All of it there."""
+        return Shares(self.ptr.to(device), self.target.to(device), self.share.to(device))
 
-def exact_softmax(z_TD: Tensor, source_S: Tensor, shares: Shares, weight_S: Tensor) -> Tensor:
+
+def exact_softmax(
+    z_TD: Tensor, source_S: Tensor, shares: Shares, weight_S: Tensor, *, bf16: bool = False
+) -> Tensor:
     """Cross entropy of P(target | source), as it was counted, to the model's; a scalar.
 
     Nothing is drawn but the sources: with a few targets of each, their noise would be most of the
@@ -101,8 +111,10 @@ def exact_softmax(z_TD: Tensor, source_S: Tensor, shares: Shares, weight_S: Tens
         z_TD: vectors of all titles.
         source_S: different titles, int64.
         weight_S: of each source in the mean; sums to 1.
+        bf16: multiply the gradients in bfloat16; the scores are of float32 in any case, or those
+            of alike titles would be the same.
     """
-    loss: Tensor = _ExactSoftmax.apply(z_TD, source_S, shares, weight_S)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ExactSoftmax.apply(z_TD, source_S, shares, weight_S, bf16)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -115,17 +127,20 @@ class _ExactSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, z_TD: Tensor, source_S: Tensor, shares: Shares, weight_S: Tensor
+        ctx: Any, z_TD: Tensor, source_S: Tensor, shares: Shares, weight_S: Tensor, bf16: bool
     ) -> Tensor:
         titles, sources = len(z_TD), len(source_S)
-        step = max(LOGITS[z_TD.device.type] // max(titles, 1), 1)
+        logits = LOGITS if z_TD.device.type == "cpu" else LOGITS_OF_A_GPU
+        step = max(logits // max(titles, 1), 1)
         source_SD = z_TD.index_select(0, source_S)
+        coarse = torch.bfloat16 if bf16 else z_TD.dtype
+        coarse_TD, coarse_SD = z_TD.to(coarse), source_SD.to(coarse)
         counts_S = torch.diff(shares.ptr)
         weight_Q = shares.share * torch.repeat_interleave(weight_S, counts_S)
         line_S = torch.arange(sources, device=z_TD.device) % step
         place_Q = torch.repeat_interleave(line_S * titles, counts_S) + shares.target
         grad_TD, loss = torch.zeros_like(z_TD), z_TD.new_zeros(())
-        ends = shares.ptr[::step].tolist() + shares.ptr[-1:].tolist()
+        ends = [*shares.ptr[::step].cpu().tolist(), len(shares.share)]
         table_BT = z_TD.new_empty(min(step, sources), titles)
         for number, start in enumerate(range(0, sources, step)):
             source_B, source_BD = source_S[start : start + step], source_SD[start : start + step]
@@ -141,15 +156,16 @@ class _ExactSoftmax(torch.autograd.Function):
             # The gradient to the logits: w (P - share).
             table.mul_(weight_B1 / total_B1)
             table.view(-1).index_add_(0, place_Q[some], weight_Q[some], alpha=-1)
-            grad_TD.addmm_(table.T, source_BD)
-            grad_TD.index_add_(0, source_B, table @ z_TD)
+            gradient = table.to(coarse)
+            grad_TD.add_(gradient.T @ coarse_SD[start : start + step])
+            grad_TD.index_add_(0, source_B, (gradient @ coarse_TD).to(z_TD.dtype))
         ctx.save_for_backward(grad_TD)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad_TD,) = ctx.saved_tensors
-        return grad_TD * above[0], None, None, None
+        return grad_TD * above[0], None, None, None, None
 
 
 def sampled_softmax(
@@ -172,7 +188,7 @@ def sampled_softmax(
     out_SL = torch.cat([source_S.unsqueeze(1), known_SM], 1)
     at_SL = torch.searchsorted(title_K, out_SL).clamp(max=len(title_K) - 1)
     there_SL = title_K[at_SL] == out_SL
-    mask_SK = torch.zeros(rest_SK.shape)
+    mask_SK = torch.zeros_like(rest_SK)
     mask_SK.scatter_add_(1, at_SL, there_SL.float())
     rest_SK = rest_SK.masked_fill(mask_SK > 0, -torch.inf)
     repeat_SM = torch.zeros_like(known_SM, dtype=torch.bool)

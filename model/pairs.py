@@ -1,7 +1,7 @@
 """Co-plays as training draws them: those inside one subgraph, by weight, either way round."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from torch import Tensor
 from model.batch import GraphBatch
 from model.losses import CandidateSampler, Shares, distillation, exact_softmax, sampled_softmax
 from model.positives import Positives
+from model.runtime import autocast
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig
 from partition.hasp import HaspSubgraph
@@ -244,6 +245,10 @@ class Anchor:
         vectors = torch.from_numpy(published[graph.titles[rows]])
         return cls(torch.from_numpy(rows), vectors, weight)
 
+    def to(self, device: torch.device) -> "Anchor":
+        """All of it there."""
+        return replace(self, rows=self.rows.to(device), vectors=self.vectors.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -254,11 +259,15 @@ class Outside:
 
     Attributes:
         vectors: shape (X, D).
-        strength: log(1 + summed co-play weight), shape (X,).
+        strength: log(1 + summed co-play weight), shape (X,), on the CPU, where draws are made.
     """
 
     vectors: Tensor
     strength: Tensor
+
+    def to(self, device: torch.device) -> "Outside":
+        """The vectors there."""
+        return replace(self, vectors=self.vectors.to(device))
 
 
 def candidates_for(
@@ -268,7 +277,7 @@ def candidates_for(
 
     Popularity is the summed co-play weight to the power 3/4.
     """
-    strength = batch.strength
+    strength = batch.strength.cpu()
     if outside is not None:
         strength = torch.cat([strength, outside.strength])
     return CandidateSampler(
@@ -289,29 +298,44 @@ def training_loss(
     *,
     anchor: Anchor | None = None,
     outside: Outside | None = None,
+    bf16: bool = False,
 ) -> Tensor:
-    """The loss of one step, a scalar with a gradient.
+    """The loss of one step, a scalar with a gradient, on the model's device.
 
     Args:
+        batch: there, too; the pairs and the candidates are drawn on the CPU.
         sources: where pairs come from, each with how many source titles; none of them is empty.
         candidates: made by `candidates_for` from the same `outside`.
         anchor: adds distillation.
+        bf16: make matrix products in bfloat16.
     """
+    device = batch.titles.device
     hidden = batch.hide(config.hide_title, config.drop_edges, generator)
-    z_TD = model(hidden)
-    everyone_XD = z_TD if outside is None else torch.cat([z_TD, outside.vectors])
+    with autocast(device, bf16=bf16):
+        z_TD = model(hidden).float()
+    everyone_XD = z_TD
+    if outside is not None:
+        everyone_XD = torch.cat([z_TD, outside.vectors.to(device)])
     if candidates.exact:
         total = sum(count for _, count in sources)
         loss: Tensor = z_TD.new_zeros(())
         for pairs, count in sources:
             row, weight_S = pairs.spread(count, generator)
-            of_pairs = exact_softmax(everyone_XD, pairs.source[row], pairs.shares(row), weight_S)
+            of_pairs = exact_softmax(
+                everyone_XD,
+                pairs.source[row].to(device),
+                pairs.shares(row).to(device),
+                weight_S.to(device),
+                bf16=bf16,
+            )
             loss = loss + count / total * of_pairs
     else:
         drawn = [pairs.draw(count, config.targets, generator) for pairs, count in sources]
-        source_S = torch.cat([one[0] for one in drawn])
-        target_SM = torch.cat([one[1] for one in drawn])
-        loss = sampled_softmax(everyone_XD, source_S, target_SM, candidates.draw(generator))
+        source_S = torch.cat([one[0] for one in drawn]).to(device)
+        target_SM = torch.cat([one[1] for one in drawn]).to(device)
+        stand_in = candidates.draw(generator).to(device)
+        loss = sampled_softmax(everyone_XD, source_S, target_SM, stand_in)
     if anchor is not None and len(anchor.rows):
-        loss = loss + anchor.weight * distillation(z_TD[anchor.rows], anchor.vectors)
+        near = anchor.to(device)
+        loss = loss + near.weight * distillation(z_TD[near.rows], near.vectors)
     return loss

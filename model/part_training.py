@@ -30,6 +30,7 @@ from model.batch import GraphBatch
 from model.crew import Crew
 from model.pairs import Anchor, Outside, Pairs, candidates_for, training_loss
 from model.positives import Positives
+from model.runtime import uses_bf16
 from model.semantic_gnn import SemanticGNN
 from model.settings import PretrainConfig
 from partition.hasp import HaspSubgraph
@@ -82,6 +83,11 @@ class Part:
             pairs,
             anchor,
         )
+
+    def to(self, device: torch.device) -> "Part":
+        """What a step computes with there; pairs are drawn, and titles looked up, on the CPU."""
+        anchor = None if self.anchor is None else self.anchor.to(device)
+        return replace(self, batch=self.batch.to(device), anchor=anchor)
 
 
 @dataclass(slots=True)
@@ -198,15 +204,19 @@ def _backward(model: SemanticGNN, part: Part, config: PretrainConfig, progress: 
     outside = None
     if progress.last is not None and not bool(part.external.any()):
         outside = progress.last.others(part.dense)
+    candidates = candidates_for(part.batch, config.loss, outside)
+    device = model.title_TD.device
+    part = part.to(device)  # anew in each step: the device then holds no part but this one
     loss = training_loss(
         model,
         part.batch,
         [(part.pairs, config.loss.sources)],
-        candidates_for(part.batch, config.loss, outside),
+        candidates,
         config.loss,
         progress.generator,
         anchor=part.anchor,
         outside=outside,
+        bf16=uses_bf16(config.precision, device),
     )
     loss.backward()  # type: ignore[no-untyped-call]
     rows = model.title_TD.grad
@@ -227,7 +237,7 @@ def _look(model: SemanticGNN, parts: Sequence[Part], crew: Crew, home: Tensor, w
     with torch.no_grad():
         model.eval()
         for part in parts:
-            vectors.append(model(part.batch)[~part.external])
+            vectors.append(model(part.batch.to(model.title_TD.device))[~part.external])
             strength.append(part.batch.strength[~part.external])
         model.train()
     gathered = (crew.gather(torch.cat(one), what) for one in (vectors, strength))

@@ -26,6 +26,7 @@ from model.kg import train_kg
 from model.pairs import Anchor
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
+from model.runtime import device_of
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig, PretrainConfig
 from model.trainer_work import Task
@@ -90,11 +91,12 @@ def pretrain(
 
     Raises:
         ValueError: the positives name a title that the graph does not have; several trainers have
-            no folder, or not the same number of parts each.
+            no folder, or not the same number of parts each; `config.device` is not there.
         TrainerDied: a trainer ended before its work; the same call goes on from its last state.
     """
     start = time.perf_counter()
     _check(graph, positives)
+    device_of(config.device)  # refused now, not after step 1
     if trainers > 1 and (work is None or config.parts % trainers):
         raise ValueError(
             f"{trainers} trainers want a folder to work in and a multiple of {trainers} parts, "
@@ -136,7 +138,7 @@ def pretrain(
             loss = _train_apart(gnn, task, progress, trainers, work)
         else:
             loss = _train(gnn, task, progress, batch, whole, positives[split:])
-    gnn.eval()
+    gnn.eval().to("cpu")
     moved: dict[str, float] = {}
     if published is not None:
         gnn, moved = _turned(gnn, batch, whole, published)
@@ -159,7 +161,7 @@ def validate(
     was = model.training
     model.eval()
     with torch.no_grad():
-        vectors = model(batch).numpy()
+        vectors = model(batch.to(model.title_TD.device)).cpu().numpy()
     model.train(was)
     a, b = graph.local(positives.a), graph.local(positives.b)
     inside = (a >= 0) & (b >= 0) & (a != b)
@@ -205,6 +207,7 @@ def _train(
 ) -> float:
     """Step 2 by one trainer, here; the mean loss at the end, NaN where nothing trains."""
     config = task.config
+    model.to(device_of(config.device))
 
     def after_step(state: part_training.Progress, steps: int) -> None:
         if progress is None:

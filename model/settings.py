@@ -6,6 +6,7 @@ The defaults were tuned on plays before any evaluation cut, and are for no data 
 from dataclasses import dataclass
 from typing import Literal
 
+from model.runtime import Device, Precision
 from partition.mincut import Cutter
 
 Kg = Literal["transe", "rotate", "complex", "distmult"]
@@ -93,6 +94,10 @@ class PretrainConfig:
             `validation_rows` of them.
         validation_rows: see above.
         validate_every: steps between two measurements; 0: only at the end.
+        device: where step 2 is done: `cpu`, `cuda`, or `auto`, a GPU where there is one; step 1,
+            a twentieth of the work, is done on the CPU.
+        precision: of step 2's matrix products: `float32`, `bf16`, or `auto`, bfloat16 where the
+            machine has instructions for it.
         anchor: where vectors are published already, weight of the pull to them: a model that is
             trained anew turns out another one each time, by draws alone (mean cosine .66 after
             Procrustes on a small catalogue, .92 with the pull; .81 and .99 on a denser one), and no
@@ -113,6 +118,8 @@ class PretrainConfig:
     validation: float = 0.02
     validation_rows: int = 4000
     validate_every: int = 0
+    device: Device = "cpu"
+    precision: Precision = "float32"
     anchor: float = 1.0
     loss: LossConfig = LossConfig()
 
@@ -145,6 +152,10 @@ class MicroConfig:
         even: titles drawn evenly into a cycle's subgraph. What nobody plays is in no pair, and
             would else be moved by whatever a step does to its concepts, with nothing to hold it.
         max_titles: titles in a cycle's subgraph.
+        device: where a cycle's steps are made: `cpu`, `cuda`, or `auto`, a GPU where there is one.
+            The refresh and the gate stay on the CPU.
+        precision: of the steps' matrix products: `float32`, `bf16`, or `auto`, bfloat16 where the
+            machine has instructions for it.
         held_back: share of the fresh pairs kept for the gate.
         gate_rows: at most so many of them are scored.
         max_loss_of_recall: the gate refuses a model whose recall on them falls by a larger share.
@@ -168,6 +179,8 @@ class MicroConfig:
     fanout: tuple[int, ...] = (10,)
     even: int = 2048
     max_titles: int = 20_000
+    device: Device = "cpu"
+    precision: Precision = "float32"
     held_back: float = 0.15
     gate_rows: int = 2000
     max_loss_of_recall: float = 0.1

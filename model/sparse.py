@@ -9,7 +9,7 @@ Shape suffixes: H heads, T targets, S sources, E edges, K channels of a head.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -78,6 +78,15 @@ class Adjacency:
             dst[back],
         )
 
+    def to(self, device: torch.device) -> "Adjacency":
+        """All of it there."""
+        columns: dict[str, Any] = {
+            field.name: one.to(device)
+            for field in fields(self)
+            if isinstance(one := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **columns)
+
     def keep(self, chosen: Tensor) -> "Adjacency":
         """The edges where `chosen` (shape (E,), bool)."""
         rows = chosen.nonzero().flatten()
@@ -115,13 +124,15 @@ class Adjacency:
 
 
 def edge_dot(q_HTK: Tensor, k_HSK: Tensor, edges: Adjacency) -> Tensor:
-    """<q of the edge's target, k of its source>, shape (H, E)."""
+    """<q of the edge's target, k of its source>, shape (H, E), float32."""
+    q_HTK, k_HSK = q_HTK.float(), k_HSK.float()  # autocast may have made them bfloat16
     out: Tensor = _EdgeDot.apply(q_HTK, k_HSK, edges)  # type: ignore[no-untyped-call]
     return out
 
 
 def edge_sum(weight_HE: Tensor, v_HSK: Tensor, edges: Adjacency) -> Tensor:
-    """Sum over a target's edges of weight times v of the source, shape (H, T, K)."""
+    """Sum over a target's edges of weight times v of the source, shape (H, T, K), float32."""
+    weight_HE, v_HSK = weight_HE.float(), v_HSK.float()
     out: Tensor = _EdgeSum.apply(weight_HE, v_HSK, edges)  # type: ignore[no-untyped-call]
     return out
 

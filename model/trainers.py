@@ -32,6 +32,7 @@ import torch
 from model.crew import PATIENCE_S, Crew, TrainerLost
 from model.folder import Files, load_tensors, save_tensors
 from model.part_training import Progress, begin, train_parts
+from model.runtime import device_of
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from model.trainer_work import (
@@ -193,6 +194,7 @@ def run(folder: Path, crew: Crew, told: Told) -> None:
     model.load_state_dict(with_prefix(tensors, "weight."))
     parts = Shelf(home, card["parts"], tensors["table"])
     del tensors
+    model.to(device_of(config.device, crew.rank))
     seed = card["seed"] + crew.rank * 7919  # so that no two draw alike
     torch.manual_seed(seed)  # of the dropout
     progress = begin(model, config, seed)
@@ -250,7 +252,8 @@ def _go_on(folder: Path, home: Path, model: SemanticGNN, progress: Progress) -> 
     named = dict(model.named_parameters())
     for name, one in with_prefix(tensors, "moment.").items():
         key, _, parameter = name.partition(".")
-        progress.optimizer.state[named[parameter]][key] = one
+        weight = named[parameter]
+        progress.optimizer.state[weight][key] = one.to(weight.device) if one.ndim else one
     progress.generator.set_state(tensors["generator"])
     torch.set_rng_state(tensors["dropout"])
     progress.step = step

@@ -75,6 +75,7 @@ def pretrain(
     if (parts or trainers) % trainers:
         raise typer.BadParameter(f"--parts {parts}: want a multiple of {trainers} trainers")
     chosen = replace(PretrainConfig(), parts=parts or trainers, cutter=settings.training.cutter)
+    chosen = replace(chosen, device=settings.training.device)
     chosen = chosen if steps is None else replace(chosen, steps=steps)
     with progress_bars(Console(stderr=True)) as report:
         made = bootstrap(

@@ -161,6 +161,13 @@ class TrainingSettings(Section):
         1, description="processes that train in a cycle, each on a part of its own"
     )
     cutter: Literal["auto", "metis", "kaminpar"] = Field("auto", description="what cuts them")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where steps are made; auto: on a GPU where there is one"
+    )
+    precision: Literal["float32", "bf16", "auto"] = Field(
+        "float32",
+        description="of a cycle's matrix products; auto: bfloat16 where the machine has it",
+    )
     recut_loss: Share = Field(
         0.1, description="parts that keep so much less than when they were cut are cut anew"
     )

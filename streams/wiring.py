@@ -30,5 +30,7 @@ def micro_config_of(settings: TrainingSettings) -> MicroConfig:
         parts=settings.parts,
         trainers=settings.trainers,
         cutter=settings.cutter,
+        device=settings.device,
+        precision=settings.precision,
         recut_loss=settings.recut_loss,
     )

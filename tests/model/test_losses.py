@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from model.losses import (
-    LOGITS,
     Candidates,
     CandidateSampler,
     Shares,
@@ -107,7 +106,7 @@ def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():
 
 @pytest.mark.parametrize("at_once", [1, 18, 1000])
 def test_the_gradient_of_the_exact_softmax_is_that_of_autograd(at_once, monkeypatch):
-    monkeypatch.setitem(LOGITS, "cpu", at_once)
+    monkeypatch.setattr("model.losses.LOGITS", at_once)
     torch.manual_seed(1)
     z = torch.randn(9, 4, dtype=torch.float64, requires_grad=True)
     source, weight = torch.tensor([7, 2, 3]), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
