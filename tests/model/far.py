@@ -1,8 +1,8 @@
 """A device that is not there: its tensors are on the CPU, but do not mix with those that are.
 
-It stands for a GPU where a test's machine has none. What a GPU would refuse is refused: an operation
-on tensors of both places, and numpy's look at a far one. It says nothing of speed, and nothing of
-what a GPU's own kernels cannot do. Its type is `lazy`, which torch names and never starts.
+It stands for a GPU where a machine has none. What a GPU would refuse is refused: an operation on
+tensors of both places, and numpy's look at a far one. It says nothing of speed, and nothing of what
+a GPU's own kernels cannot do. Its type is `lazy`, which torch names and never starts.
 """
 
 from typing import Any
