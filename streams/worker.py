@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from model.inference import Embedder
-from model.runtime import use_threads
+from model.runtime import device_of, use_threads
 from serve import spaces
 from serve.connection import Client, RedisFailed, connect
 from serve.publisher import Publisher
@@ -82,10 +82,12 @@ class Worker:
             CheckpointError: there is none.
             RedisFailed, BrokerUnreachable: no answer within the set time; the address is named.
             OSError: the port of page, health and metrics is taken.
+            ValueError: cycles are to be trained on a GPU, and there is none.
             TracesUnavailable: traces are asked for, and OpenTelemetry is not installed.
         """
         failpoints.arm()
         use_threads(settings.worker.threads)
+        log.info("cycles are trained on %s", device_of(settings.training.device))
         metrics, health = Metrics(), Health()
         traces = open_traces(settings.traces, "upwell-worker", settings.worker.id)
         operate, server, feed = settings.operate, None, None

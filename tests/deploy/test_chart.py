@@ -198,6 +198,11 @@ def test_a_gpu_is_asked_for_and_its_node_chosen_only_when_told():
     assert "nodeSelector" not in plain
     assert gpu["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
     assert gpu["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    asked = [
+        {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+        for pod in (plain, gpu)
+    ]
+    assert [env.get("UPWELL_TRAINING__DEVICE") for env in asked] == [None, "cuda"]
 
 
 def test_the_rules_are_those_that_promtool_has_tested_with_links_of_ones_own():

@@ -119,6 +119,16 @@ def test_a_redis_that_is_away_is_a_failure_with_its_address(arguments, env, tmp_
     assert "Traceback" not in done.stderr
 
 
+def test_a_gpu_that_is_not_there_is_a_failure_before_any_work(env, tmp_path):
+    env |= {"UPWELL_TRAINING__DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
+
+    done = upwell("worker", env=env, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "device cuda: torch finds no GPU here; use cpu, or auto" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_broker_that_is_away_is_a_failure_with_its_address(env, tmp_path):
     env["UPWELL_KAFKA__BOOTSTRAP"] = "127.0.0.1:9"
     env["UPWELL_KAFKA__STARTUP_TIMEOUT_S"] = "0.5"
