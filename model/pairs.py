@@ -122,11 +122,14 @@ class Pairs:
         code += np.concatenate([target, old_target])
         new = part * np.where(known_T[source], share, 1.0) * weight
         old = old_part * (1 - share) * weight_T[old_source]
-        code, back = np.unique(code, return_inverse=True)
-        summed = np.zeros(len(code))
-        np.add.at(summed, back, np.concatenate([new, old]))
+        # A stable sort merges what is sorted in runs, as both are by source.
+        order = np.argsort(code, kind="stable")
+        code = code[order]
+        first = np.flatnonzero(np.diff(code, prepend=-1))
+        summed = np.concatenate([new, old])[order]
+        summed = np.add.reduceat(summed, first) if len(first) else summed
         some = summed > 0
-        code = code[some]
+        code = code[first[some]]
         return Pairs._of(code // titles, code % titles, summed[some])
 
     def _flat(self) -> tuple[Int64s, Int64s, Float64s, Float64s]:
