@@ -25,21 +25,17 @@ class Cost:
         title: a title, beyond what it costs as a node: its id embedding with gradient and moments.
         node: states, and what the way back needs of them.
         edge: its numbers both ways round, and its logits and attention in each layer.
-        rival: a title in an exact softmax over 1,024 sources: logits, shares and gradients.
-        exact_titles: above so many the softmax is a sample, which `fixed` holds: the default of
-            model/settings.py.
     """
 
     fixed: int = 780 * 2**20
     title: int = 2_500
     node: int = 7_000
     edge: int = 300
-    rival: int = 14_000
-    exact_titles: int = 16_384
 
     def of(self, titles: int, concepts: int, edges: int) -> int:
-        a_title = self.title + (self.rival if titles <= self.exact_titles else 0)
-        return self.fixed + a_title * titles + self.node * (titles + concepts) + self.edge * edges
+        return (
+            self.fixed + self.title * titles + self.node * (titles + concepts) + self.edge * edges
+        )
 
 
 @dataclass(frozen=True, slots=True)

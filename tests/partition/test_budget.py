@@ -4,7 +4,7 @@ import pytest
 from partition.budget import Cost, bytes_of, fit
 from tests.partition.changes import camps
 
-COST = Cost(fixed=1000, title=100, node=10, edge=1, rival=0)
+COST = Cost(fixed=1000, title=100, node=10, edge=1)
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def test_the_parts_fit_the_budget_and_the_trainers(graph, multiple):
     assert found.bytes == [bytes_of(part, COST) for part in found.parts]
     assert all(size > whole // 3 for _, size in found.tried)
     assert found.num_parts <= 6  # no wild guess
-
-
-def test_titles_of_an_exact_softmax_cost_more():
-    cost = Cost(fixed=0, title=1, node=0, edge=0, rival=9, exact_titles=50)
-
-    assert cost.of(50, 0, 0) == 500
-    assert cost.of(51, 0, 0) == 51
 
 
 def test_a_budget_that_not_even_a_title_fits_says_what_one_needs(graph):
