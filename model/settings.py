@@ -163,12 +163,12 @@ class MicroConfig:
         max_norm_ratio: the gate refuses vectors whose mean norm grew or shrank by more.
     """
 
-    steps: int = 30
-    lr: float = 3e-4
+    steps: int = 20
+    lr: float = 4e-4
     id_lr: float = 50.0
     weight_decay: float = 1e-3
     clip: float = 1.0
-    replay: float = 0.5
+    replay: float = 0.4
     of_late: float = 0.5
     reservoir: int = 200_000
     distillation: float = 5.0
@@ -186,7 +186,7 @@ class MicroConfig:
     max_loss_of_recall: float = 0.1
     min_cosine: float = 0.9
     max_norm_ratio: float = 1.5
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = LossConfig(sources=512)
 
     def __post_init__(self) -> None:
         if self.trainers < 1 or self.parts < 1 or self.parts % self.trainers:
