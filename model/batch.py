@@ -25,6 +25,7 @@ class GraphBatch:
         edges: among all nodes, sorted by target.
         strength: log(1 + summed co-play weight) of each title, shape (T,), float32.
         played: whether a title has co-plays, shape (T,), float32, 0 or 1.
+        features: dense features of each title, shape (T, F), float32.
     """
 
     titles: Tensor
@@ -32,6 +33,7 @@ class GraphBatch:
     edges: Adjacency
     strength: Tensor
     played: Tensor
+    features: Tensor
 
     @classmethod
     def of(cls, graph: HaspSubgraph) -> "GraphBatch":
@@ -52,6 +54,7 @@ class GraphBatch:
             edges,
             torch.log1p(strength),
             (strength > 0).float(),
+            torch.from_numpy(graph.features),
         )
 
     def to(self, device: torch.device) -> "GraphBatch":
@@ -65,6 +68,7 @@ class GraphBatch:
             edges=self.edges.to(device),
             strength=self.strength.to(device),
             played=self.played.to(device),
+            features=self.features.to(device),
         )
 
     def hide(
@@ -82,12 +86,11 @@ class GraphBatch:
         coplay = (edges.src < titles) & (edges.dst < titles)
         keep = (torch.rand(len(edges.src), generator=generator) >= share_of_edges).to(device)
         keep &= ~coplay | shown[edges.dst.clamp(max=max(titles - 1, 0))] if titles else keep
-        return GraphBatch(
-            self.titles,
-            self.concepts,
-            edges.keep(keep),
-            self.strength * shown,
-            self.played * shown,
+        return replace(
+            self,
+            edges=edges.keep(keep),
+            strength=self.strength * shown,
+            played=self.played * shown,
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
 
-FORMAT = 2  # 1: no way of a title's own row past the layers
+FORMAT = 3  # 1: no way of a title's own row past the layers; up to 2: no dense features
 PAST_LAYERS = "past_layers.weight"
 
 

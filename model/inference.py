@@ -24,7 +24,7 @@ from torch import Tensor
 from model.batch import log_weight
 from model.semantic_gnn import SemanticGNN
 from model.sparse import Adjacency
-from partition.neighbourhood import Incoming, incoming, strength, vertices
+from partition.neighbourhood import Incoming, features, incoming, strength, vertices
 from store.graph import DynamicGraph
 
 Int32s = npt.NDArray[np.int32]
@@ -69,12 +69,12 @@ class Embedder:
             concepts = vertices(graph, "concept").live_ids()
             self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
             edges = self._incoming(graph, titles, concepts)
-            strong = strength(graph, titles)
+            strong, given = strength(graph, titles), features(graph, titles)
             relations = len(graph.relations)
         self._check_relations(relations)
         for table in (*self.titles, *self.concepts, self.published):
             table.zero_()
-        self._inputs(titles, concepts, edges, strong)
+        self._inputs(titles, concepts, edges, strong, given)
         ends = np.searchsorted(edges.target, np.arange(len(titles) + len(concepts) + 1))
         for number in range(self.model.config.layers):
             last = number == self.model.config.layers - 1
@@ -100,9 +100,9 @@ class Embedder:
         with lock or nullcontext():
             self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
             edges = self._incoming(graph, titles, concepts)
-            strong = strength(graph, titles)
+            strong, given = strength(graph, titles), features(graph, titles)
         edges = self._known(edges)
-        self._inputs(titles, concepts, edges, strong)
+        self._inputs(titles, concepts, edges, strong, given)
         ends = np.searchsorted(edges.target, np.arange(len(titles) + len(concepts) + 1))
         for number in range(self.model.config.layers):
             last = number == self.model.config.layers - 1
@@ -163,7 +163,12 @@ class Embedder:
         )
 
     def _inputs(
-        self, titles: Int32s, concepts: Int32s, edges: Incoming, strong: npt.NDArray[np.float32]
+        self,
+        titles: Int32s,
+        concepts: Int32s,
+        edges: Incoming,
+        strong: npt.NDArray[np.float32],
+        given: npt.NDArray[np.float32],
     ) -> None:
         """States in front of the first layer."""
         model = self.model
@@ -181,7 +186,8 @@ class Embedder:
         place_SD = model.place(
             self._concept_rows(unique), block, torch.ones(len(chosen), dtype=torch.bool), 0
         )
-        self.titles[0][_long(titles)] = model.input(place_SD) + self._own(titles, strong)
+        own_SD = self._own(titles, strong) + model.featured(torch.from_numpy(given))
+        self.titles[0][_long(titles)] = model.input(place_SD) + own_SD
 
     def _own(self, titles: Int32s, strong: npt.NDArray[np.float32]) -> Tensor:
         """Id embeddings, 0 for a title without co-plays, shape (S, D)."""

@@ -11,7 +11,7 @@ Neural Networks", WWW 2024.
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +36,12 @@ from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import Partition, cut
 from partition.named import dense_names
-from partition.neighbourhood import vertices
+from partition.neighbourhood import features, vertices
 from store.graph import DynamicGraph
 
 # Titles of other parts in a part's subgraph, where nobody says otherwise. What parts lose to the
 # whole graph depends on this number, not on the share of the part: they stand for all others.
+NOBODY = np.zeros(0, np.int32)
 EXTERNAL = 2048
 Float32s = npt.NDArray[np.float32]
 Progress = Callable[[str, int, int, dict[str, float]], None]
@@ -104,6 +105,7 @@ def pretrain(
         )
     with lock or nullcontext():
         known = triples(graph)
+        model = replace(model, features=features(graph, NOBODY).shape[1])
         whole = whole_graph(graph, max_coplay=model.max_coplay)
         kept, parts = _parts(graph, model, config, seed, whole, sampler, partition)
         names = (
@@ -129,6 +131,8 @@ def pretrain(
         gnn = SemanticGNN(model, *names)
         gnn.concept_CD.data.copy_(transe.concept_CD)
         gnn.translation_RD.data[0::2] = transe.relation_RD
+        if gnn.features is not None:
+            gnn.features.fit(torch.from_numpy(whole.features))
         rows = min(int(len(positives) * config.validation), config.validation_rows)
         split = len(positives) - rows
         batch = GraphBatch.of(whole)

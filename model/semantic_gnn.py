@@ -2,9 +2,10 @@
 
 Inputs. A concept enters with its TransE vector (fine-tuned). A title enters with the place where
 TransE would put it, the mean of x_c - e_r over its concepts, which needs no row of its own, plus a
-residual id embedding that counts only where the title has co-plays. So a title that nobody has
-played is placed by its concepts alone. Output. A linear map of the last state, plus one of the id
-embedding itself, past all layers: what is true of this title alone would get lost among what its
+residual id embedding that counts only where the title has co-plays, plus a map of its dense
+features, where the catalogue gives any (model/features.py). So a title that nobody has played is
+placed by its concepts and features alone. Output. A linear map of the last state, plus one of the
+id embedding itself, past all layers: what is true of this title alone would get lost among what its
 neighbours send. Plus a direction scaled by how popular the title is: a score is the dot product of
 two published vectors, so that must stand in the vector. Popularity is log(1 + w), w the summed
 co-play weight, as far as it is known, else what the state lets expect:
@@ -33,6 +34,7 @@ from torch.nn import functional as F
 
 from model.batch import GraphBatch
 from model.conv import SemanticConv
+from model.features import FeatureMap
 from model.settings import ModelConfig
 from model.sparse import Adjacency, edge_sum
 from partition.named import dense_names, rows_of
@@ -117,6 +119,7 @@ class SemanticGNN(nn.Module):
         self.translation_RD = nn.Parameter(torch.zeros(relations, dim))
         self.relation_RP = nn.Parameter(torch.randn(relations, RELATION_DIM))
         self.input = nn.Linear(dim, dim)
+        self.features = FeatureMap(config.features, dim) if config.features else None
         self.layers = nn.ModuleList(
             SemanticConv(dim, config.heads, RELATION_DIM, relations) for _ in range(config.layers)
         )
@@ -155,11 +158,16 @@ class SemanticGNN(nn.Module):
         concept_CD = self.concept_CD.index_select(0, batch.concepts)
         from_concept_E = to_titles.src >= len(batch.titles)
         place_TD = self.place(concept_CD, to_titles, from_concept_E, len(batch.titles))
-        return torch.cat([self.input(place_TD) + self.own(batch), self.input(concept_CD)])
+        own_TD = self.own(batch) + self.featured(batch.features)
+        return torch.cat([self.input(place_TD) + own_TD, self.input(concept_CD)])
 
     def own(self, batch: GraphBatch) -> Tensor:
         """The titles' id embeddings, 0 for one without co-plays, shape (T, D)."""
         return self.title_TD.index_select(0, batch.titles) * batch.played.unsqueeze(1)
+
+    def featured(self, given_TF: Tensor) -> Tensor | float:
+        """What dense features add to the titles' inputs, shape (T, D); 0 for a model without."""
+        return 0.0 if self.features is None else self.features(given_TF)
 
     def place(
         self, concept_CD: Tensor, edges: Adjacency, from_concept_E: Tensor, first_concept: int

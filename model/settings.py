@@ -26,6 +26,7 @@ class ModelConfig:
         relation_factor: whether relations weigh differently in attention (beta and delta are
             learnt); off only to see what that is worth.
         residual_id: whether titles have an id embedding; likewise.
+        features: width of the titles' dense features; pretraining sets it to the graph's.
     """
 
     dim: int = 64
@@ -36,8 +37,11 @@ class ModelConfig:
     max_coplay: int = 16
     relation_factor: bool = True
     residual_id: bool = True
+    features: int = 0
 
     def __post_init__(self) -> None:
+        if self.features < 0:
+            raise ValueError(f"features={self.features}: want >= 0")
         if self.layers < 1 or self.heads < 1 or self.dim < 1 or self.dim % self.heads:
             raise ValueError(
                 f"dim={self.dim}, layers={self.layers}, heads={self.heads}: want all >= 1, "

@@ -35,7 +35,10 @@ Float32s = npt.NDArray[np.float32]
 WORK = Files("trainer's work", "work.safetensors", "work.json")
 REMEDY = "delete the folder and start anew"
 COLUMNS = ("a", "b", "weight", "time_ms")  # of positives
-ARRAYS = ("titles", "concepts", "edge_index", "relation", "weight", "strength", "external")
+ARRAYS = (
+    *("titles", "concepts", "edge_index", "relation", "weight", "strength", "external"),
+    "features",
+)
 # Bytes of parts' files that a trainer keeps; more: one part at a time. In memory, sorted both ways
 # round, they take several times as much; to read one takes a fraction of a step on it.
 HELD = 2**26

@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from partition.external import NodeSampler, externals
 from partition.mincut import Partition
-from partition.neighbourhood import Bools, Float32s, Int32s, Int64s, incoming, strength, vertices
+from partition.neighbourhood import (
+    Bools,
+    Float32s,
+    Int32s,
+    Int64s,
+    features,
+    incoming,
+    strength,
+    vertices,
+)
 from store.graph import DynamicGraph
 
 
@@ -33,6 +42,7 @@ class HaspSubgraph:
         strength: summed co-play weight of each title in the *whole* graph, shape (T,), float32.
         num_relations: relations in the store; message relations are 0..2 * num_relations - 1.
         external: titles that are of another part, shape (T,), bool.
+        features: dense features of each title, shape (T, F), float32; F = 0 where there are none.
     """
 
     titles: Int32s
@@ -43,6 +53,7 @@ class HaspSubgraph:
     strength: Float32s
     num_relations: int
     external: Bools
+    features: Float32s
 
     @property
     def num_nodes(self) -> int:
@@ -133,4 +144,5 @@ def subgraph(
         strength(graph, titles),
         len(graph.relations),
         np.isin(titles, [] if external is None else external),
+        features(graph, titles),
     )

@@ -112,6 +112,12 @@ def strength(graph: DynamicGraph, titles: Int32s) -> Float32s:
     return total
 
 
+def features(graph: DynamicGraph, titles: Int32s) -> Float32s:
+    """Dense features of titles, shape (S, F); zeros for one without; F = 0: no title has any."""
+    found = graph.features.get("title")
+    return np.zeros((len(titles), 0), np.float32) if found is None else found.get(titles)
+
+
 def _closest(
     graph: DynamicGraph, number: int, titles: Int32s, k: int | None, allowed: Bools | None
 ) -> tuple[Int64s, Int32s, Float32s]:

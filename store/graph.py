@@ -240,6 +240,16 @@ class DynamicGraph(GraphReader):
         rows = self._vertices(vertex_type, ids)
         self.features.setdefault(vertex_type, Features()).put(rows, np.asarray(values))
 
+    def clear_features(self, vertex_type: str, ids: AnyInts) -> None:
+        """Take vertices' features away: they are 0 again. The width stays what it was.
+
+        Raises:
+            ValueError: a vertex is unknown.
+        """
+        rows = self._vertices(vertex_type, ids)
+        if vertex_type in self.features:
+            self.features[vertex_type].clear(rows)
+
     def retire(self, vertex_type: str, ids: AnyInts) -> None:
         """Remove vertices: all edges at them, and their names; the ids are given out again.
 

@@ -59,6 +59,11 @@ class GraphReader:
         """Edges of a relation; a symmetric one counts each edge once a direction, loops once."""
         return len(self._forward[self._relation(relation)])
 
+    def num_features(self, vertex_type: str) -> int:
+        """Features of each vertex of a type; 0 where none has any."""
+        found = self.features.get(vertex_type)
+        return 0 if found is None else found.values.shape[1]
+
     def get_features(self, vertex_type: str, ids: AnyInts) -> Floats:
         """Features of vertices, shape (S, F); 0 where none were given.
 

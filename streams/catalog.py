@@ -1,14 +1,15 @@
 """The catalogue: which titles there are, under which concepts, and since when.
 
     graph          edges title ─▶ concept of weight 1, one relation a kind of concept; the concept's
-                   name is "relation:value"
+                   name is "relation:value"; dense features of titles
     here           title -> time of the event that was applied last, its name, whether it is retired
     catalog.json   the same in a checkpoint: [[title, time_ms, name or null, retired], ...]
 
 The last event wins, by `time_ms`; of two at one time the one that came later. So late and repeated
 events change nothing. A retired title leaves a tombstone with its time, so that an older event
 cannot bring it back; a newer one can. An entry replaces all concepts of its title, as a difference
-to the edges that stand. A concept stays when its last title leaves: the model has learnt it.
+to the edges that stand, and its features, whose width is that of the first that came. A concept
+stays when its last title leaves: the model has learnt it.
 """
 
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ class Catalog:
         retired: dict[str, int] = {}
         wiped: dict[str, None] = {}
         refused: dict[int, str] = {}
+        width = self._graph.num_features("title")
         ignored = 0
         for row, entry in enumerate(entries):
             title = entry.title
@@ -113,7 +115,13 @@ class Catalog:
                     f"relation {min(odd)!r} is unknown: name it in the first catalogue, or set "
                     "graph.unknown_relations = accept"
                 )
+            elif entry.features and width and len(entry.features) != width:
+                refused[row] = (
+                    f"features has {len(entry.features)} numbers, those of the catalogue have "
+                    f"{width}: send as many, or none"
+                )
             else:
+                width = width or len(entry.features or ())
                 self._time[title] = entry.time_ms
                 if entry.name is None:
                     self._name.pop(title, None)
@@ -127,6 +135,7 @@ class Catalog:
         freed, lost = self._wipe(list(wiped))
         ids = self._graph.ids["title"].intern(list(last))
         changed = self._replace(list(last.values()), ids)
+        self._set_features(list(last.values()), ids, width)
         counts = [len(touched[title]) for title in last]
         rows = np.array([row for title in last for row in touched[title]], np.int64)
         return CatalogChange(
@@ -234,6 +243,17 @@ class Catalog:
         )
         self._graph.apply(batch)
         return [batch.tail]
+
+    def _set_features(self, entries: list[CatalogEntry], ids: Int32s, width: int) -> None:
+        """Give each title those of its entry, and none where it has none."""
+        if not width:
+            return
+        has = np.array([bool(entry.features) for entry in entries], bool)
+        values = [entry.features for entry in entries if entry.features]
+        # Though all who had any have left in the same batch, the width is what they made it: what
+        # is refused later must not hang on where batches end.
+        self._graph.set_features("title", ids[has], np.reshape(values, (-1, width)))
+        self._graph.clear_features("title", ids[~has])
 
     def _semantic(self) -> list[int]:
         """Numbers of the relations from titles to concepts."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +43,16 @@ def concepts_of(graph: DynamicGraph) -> dict[str, set[str]]:
                 assert concept.startswith(relation.name + ":")
                 found[title].add(concept)
     return found
+
+
+def features_of(graph: DynamicGraph) -> dict[str, list[float]]:
+    """Title -> its features, where it has any."""
+    titles = graph.ids["title"]
+    live = titles.live_ids()
+    if not graph.num_features("title"):
+        return {}
+    rows = graph.get_features("title", live).tolist()
+    return {title: row for title, row in zip(titles.names(live), rows, strict=True) if any(row)}
 
 
 def watch_together(graph: DynamicGraph, a: str, b: str) -> None:
@@ -137,6 +148,20 @@ def test_unknown_relations_can_be_refused():
     assert concepts_of(graph) == {"m": {"genre:a"}, "n": {"genre:b"}}
 
 
+def test_features_of_another_width_are_refused_and_the_title_is_left_as_it_was():
+    graph, catalog = empty()
+    first = msgspec.structs.replace(entry("m", 1, "genre:a"), features=[1.0, 2.0])
+    other = msgspec.structs.replace(entry("m", 2, "genre:b"), features=[1.0])
+
+    change = catalog.apply([first, other])
+
+    assert change.refused == {
+        1: "features has 1 numbers, those of the catalogue have 2: send as many, or none"
+    }
+    assert concepts_of(graph) == {"m": {"genre:a"}}
+    assert features_of(graph) == {"m": [1.0, 2.0]}
+
+
 def test_names_are_kept_for_human_eyes():
     _, catalog = empty()
     catalog.apply([entry("m", 1, name="Heat"), entry("n", 1)])
@@ -157,16 +182,20 @@ def test_a_batch_of_nothing_changes_nothing():
 
 
 CONCEPTS = st.sets(st.sampled_from(["genre:a", "genre:b", "actor:a", "actor:b", "year:1"]))
+FEATURES = st.sampled_from([None, [], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0, 7.0]])
 EVENTS = st.lists(
-    st.tuples(st.sampled_from("mnop"), st.integers(0, 6), st.one_of(st.none(), CONCEPTS)),
+    st.tuples(st.sampled_from("mnop"), st.integers(0, 6), st.one_of(st.none(), CONCEPTS), FEATURES),
     max_size=25,
 )
 
 
-def event(title: str, time_ms: int, concepts: set[str] | None) -> CatalogEntry:
+def event(
+    title: str, time_ms: int, concepts: set[str] | None, features: list[float] | None
+) -> CatalogEntry:
     if concepts is None:
         return Retirement(title, time_ms)
-    return entry(title, time_ms, *sorted(concepts), name=f"{title}{time_ms}")
+    made = entry(title, time_ms, *sorted(concepts), name=f"{title}{time_ms}")
+    return msgspec.structs.replace(made, features=features)
 
 
 @given(EVENTS, st.lists(st.integers(1, 8), max_size=25), st.data())
@@ -174,23 +203,28 @@ def test_late_and_repeated_events_in_any_batches_end_as_a_dictionary_would(event
     events = events + data.draw(
         st.lists(st.sampled_from(events), max_size=5) if events else st.just([])
     )
-    known: dict[str, tuple[int, set[str] | None]] = {}
-    ignored = 0
-    for title, time_ms, concepts in events:
+    known: dict[str, tuple[int, set[str] | None, list[float] | None]] = {}
+    ignored = refused = width = 0
+    for title, time_ms, concepts, features in events:
         if time_ms < known.get(title, (0,))[0]:
             ignored += 1
+        elif concepts is not None and features and width and len(features) != width:
+            refused += 1
         else:
-            known[title] = (time_ms, concepts)
+            known[title] = (time_ms, concepts, features)
+            if concepts is not None:
+                width = width or len(features or [])
 
     graph, catalog = empty()
     left = list(events)
-    passed_over = 0
+    passed_over = set_aside = 0
     while left:
         size = cuts.pop() if cuts else len(left)
         before = concepts_of(graph)
         change = catalog.apply([event(*one) for one in left[:size]])
         after = concepts_of(graph)
         passed_over += change.ignored
+        set_aside += len(change.refused)
         changed = {
             concept
             for title in before.keys() | after.keys()
@@ -201,9 +235,10 @@ def test_late_and_repeated_events_in_any_batches_end_as_a_dictionary_would(event
         )
         left = left[size:]
 
-    alive = {title: concepts for title, (_, concepts) in known.items() if concepts is not None}
+    alive = {title: concepts for title, (_, concepts, _) in known.items() if concepts is not None}
     assert concepts_of(graph) == alive
-    assert passed_over == ignored
+    assert features_of(graph) == {title: known[title][2] for title in alive if known[title][2]}
+    assert (passed_over, set_aside) == (ignored, refused)
     assert len(catalog) == len(alive)
     assert catalog.playable(list("mnop")).tolist() == [
         title in alive or title not in known for title in "mnop"
@@ -224,6 +259,8 @@ def test_a_catalogue_read_back_goes_on_as_if_it_had_never_stopped(tmp_path_facto
     changes = [one.apply([event(*item) for item in second]) for one in (catalog, again)]
 
     assert concepts_of(graph) == concepts_of(graph_again)
+    assert features_of(graph) == features_of(graph_again)
+    assert changes[0].refused == changes[1].refused
     for name in ("titles", "rows", "time_ms", "concepts", "retired_ids"):
         np.testing.assert_array_equal(getattr(changes[0], name), getattr(changes[1], name))
     assert changes[0].retired == changes[1].retired
