@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from model.inference import Embedder
 from model.pretrain import pretrain
 from model.runtime import device_of, uses_bf16
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from partition.external import Even
 from tests.model.far import FAR, Far, Machine, TwoPlaces
 from tests.model.test_micro_trainer import CONFIG as MICRO
-from tests.model.test_micro_trainer import MicroTrainer, run
+from tests.model.test_micro_trainer import MicroTrainer, published_in, run
 
 SMALL = ModelConfig(dim=8, max_coplay=4)
 STEPS = PretrainConfig(transe_steps=3, steps=6, loss=LossConfig(sources=8, targets=4))
@@ -37,11 +36,7 @@ def far(monkeypatch):
 
 @pytest.fixture
 def scene(two_camps, make_model):
-    graph, positives = two_camps
-    model = make_model(graph)
-    embedder = Embedder(model.clone())
-    embedder.full(graph)
-    return graph, positives, model, embedder.vectors(np.arange(20))
+    return published_in(two_camps, make_model)
 
 
 def test_tensors_of_two_places_do_not_mix(far):

@@ -26,14 +26,18 @@ CONFIG = MicroConfig(  # its gate lets all finite models pass: they start untrai
 )
 
 
-@pytest.fixture
-def scene(two_camps, make_model):
+def published_in(two_camps, make_model):
     """Graph, pairs, model, and the vectors that it published."""
     graph, positives = two_camps
     model = make_model(graph)
     embedder = Embedder(model.clone())
     embedder.full(graph)
     return graph, positives, model, embedder.vectors(np.arange(20))
+
+
+@pytest.fixture
+def scene(two_camps, make_model):
+    return published_in(two_camps, make_model)
 
 
 def run(trainer, scene, **changes):
