@@ -52,6 +52,7 @@ def pretrain(
     from dataclasses import replace
 
     from model.crew import launched
+    from model.runtime import device_of
     from model.settings import PretrainConfig
     from model.trainers import train_as_other
     from streams.bootstrap import WORK, History, bootstrap
@@ -60,6 +61,7 @@ def pretrain(
     from streams.wiring import pairing_of
 
     settings = settings_of(config)
+    device_of(settings.training.device)  # refused before the data is read
     place = launched()
     if place is not None:
         rank, size = place

@@ -119,10 +119,11 @@ def test_a_redis_that_is_away_is_a_failure_with_its_address(arguments, env, tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_a_gpu_that_is_not_there_is_a_failure_before_any_work(env, tmp_path):
+@pytest.mark.parametrize("command", [["worker"], ["pretrain", "--data", "nowhere"]])
+def test_a_gpu_that_is_not_there_is_a_failure_before_any_work(command, env, tmp_path):
     env |= {"UPWELL_TRAINING__DEVICE": "cuda", "CUDA_VISIBLE_DEVICES": ""}
 
-    done = upwell("worker", env=env, cwd=tmp_path)
+    done = upwell(*command, env=env, cwd=tmp_path)
 
     assert done.returncode == 1
     assert "device cuda: torch finds no GPU here; use cpu, or auto" in done.stderr
