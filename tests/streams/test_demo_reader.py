@@ -5,17 +5,18 @@ import signal
 import sys
 import time
 import uuid
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from serve.connection import connect
+from serve.connection import RedisFailed, connect
 from serve.publisher import Publisher
 from serve.vectors import title_key, updates_key
-from streams.demo.freshness import KINDS, read_samples
-from streams.demo.reader import main, read_progress
+from streams.demo.freshness import KINDS, Freshness, read_samples
+from streams.demo.reader import Embeddings, Progress, main, read_progress
 from streams.embedded import spawn
 from tests.servers import wait_until
 
@@ -161,6 +162,21 @@ def test_a_look_that_finds_no_vector_at_all_is_one_like_others(world, what):
 
     world.saw(reads=2)
     assert not world.end().seq_regressions
+
+
+def test_updates_that_could_not_be_read_back_are_read_by_the_next_look(world, monkeypatch):
+    progress, freshness = Progress(), Freshness()
+    embeddings = Embeddings(world.client, SPACE, progress)
+    world.publish(["a", "b"], 10)
+    with monkeypatch.context() as broken:
+        broken.setattr("streams.demo.reader.call_all", Mock(side_effect=RedisFailed("away")))
+        with pytest.raises(RedisFailed):
+            embeddings.look(freshness, wait=False)
+    assert (progress.updates, progress.reads) == (0, 0)
+
+    embeddings.look(freshness, wait=False)
+
+    assert (progress.updates, progress.reads) == (2, 2)
 
 
 @pytest.mark.parametrize("dead", ["--redis", "--bootstrap"])
