@@ -229,7 +229,7 @@ def take_learnt(
     What all trained is the same with each; a title's row is taken from where it is at home.
     """
     losses: list[float] = []
-    named = student.state_dict()  # and what is trained by nobody: copies of the same
+    named = student.state_dict()  # more than parameters: scales that pretraining took, too
     for home, lesson in zip(homes, lessons, strict=True):
         tensors, card = load_tensors(home, LEARNT, remedy=REMEDY)
         losses += card["losses"]

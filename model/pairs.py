@@ -306,10 +306,10 @@ def training_loss(
     """The loss of one step, a scalar with a gradient, on the model's device.
 
     Args:
-        batch: there, too; the pairs and the candidates are drawn on the CPU.
+        batch, anchor, outside: there, too; pairs and candidates are drawn on the CPU.
         sources: where pairs come from, each with how many source titles; none of them is empty.
         candidates: made by `candidates_for` from the same `outside`.
-        anchor: adds distillation.
+        anchor: adds distillation, where it is given.
         bf16: make matrix products in bfloat16.
     """
     device = batch.titles.device
@@ -318,7 +318,7 @@ def training_loss(
         z_TD = model(hidden).float()
     everyone_XD = z_TD
     if outside is not None:
-        everyone_XD = torch.cat([z_TD, outside.vectors.to(device)])
+        everyone_XD = torch.cat([z_TD, outside.vectors])
     if candidates.exact:
         total = sum(count for _, count in sources)
         loss: Tensor = z_TD.new_zeros(())
@@ -339,6 +339,5 @@ def training_loss(
         stand_in = candidates.draw(generator).to(device)
         loss = sampled_softmax(everyone_XD, source_S, target_SM, stand_in)
     if anchor is not None and len(anchor.rows):
-        near = anchor.to(device)
-        loss = loss + near.weight * distillation(z_TD[near.rows], near.vectors)
+        loss = loss + anchor.weight * distillation(z_TD[anchor.rows], anchor.vectors)
     return loss
