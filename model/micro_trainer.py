@@ -11,8 +11,9 @@ says which titles of the past come into the subgraph, and the graph, what was pl
 reservoir's own pairs are too few to be learnt from. Where the cut has several parts, a cycle trains
 on one: of the titles drawn evenly, those of other parts come along as external ones, which stand
 against the part's with vectors of now, and whose rows are trained at home. Distillation keeps the
-space comparable: a consumer may hold vectors of several versions. The optimiser's moments stay warm
-between cycles, by row, and are rolled back with the weights.
+space comparable: a consumer may hold vectors of several versions. What counts as fresh fades over a
+few cycles (model/recent.py). The optimiser's moments stay warm between cycles, by row, and are
+rolled back with the weights.
 
 Sources: the micro-trainer is ours. Replay and distillation as in Y. Xu et al., "GraphSAIL: Graph
 Structure Aware Incremental Learning for Recommender Systems", CIKM 2020.
@@ -37,6 +38,7 @@ from model.lesson import Lesson, learn, take_learnt, write_lesson
 from model.micro_crew import MicroCrew
 from model.pairs import Anchor, Outside, Pairs
 from model.positives import Positives
+from model.recent import Recent
 from model.reservoir import Reservoir
 from model.semantic_gnn import SemanticGNN
 from model.settings import MicroConfig, ModelConfig
@@ -105,6 +107,7 @@ class MicroTrainer:
         self.model_config = model_config
         self.config = config
         self.reservoir = Reservoir(config.reservoir, seed=seed)
+        self.recent = Recent(config.fade, config.reservoir)
         self.generator = torch.Generator().manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         self.cycles = 0
@@ -145,6 +148,7 @@ class MicroTrainer:
         saved = TrainerState.load(folder)
         trainer = cls(model_config, config, seed)
         trainer.reservoir.restore(saved.pairs, saved.seen, saved.reservoir_rng)
+        trainer.recent.restore(saved.recent)
         trainer.generator.set_state(saved.generator)
         trainer.rng.bit_generator.state = saved.rng
         trainer.cycles, trainer.moments = saved.cycles, saved.moments
@@ -167,6 +171,7 @@ class MicroTrainer:
         """Titles were retired; call before their dense ids can be used again."""
         with self._changing:
             self.reservoir.forget(titles)
+            self.recent.forget(titles)
 
     def cycle(
         self,
@@ -202,6 +207,7 @@ class MicroTrainer:
         return TrainerState(
             self.cycles,
             self.reservoir.pairs,
+            self.recent.cycles,
             self.reservoir.seen,
             self.reservoir.rng.bit_generator.state,
             self.moments,
@@ -224,6 +230,7 @@ class MicroTrainer:
         self.cycles += 1
         held_back = int(len(fresh) * self.config.held_back)
         train, gate = fresh[: len(fresh) - held_back], fresh[len(fresh) - held_back :]
+        train = Positives.join([self.recent.faded(), train])
         student = model.clone()
         partition = self.keeper.prepare(
             graph, lock, np.union1d(fresh.a, fresh.b), seed=int(self.rng.integers(2**31))
@@ -238,6 +245,7 @@ class MicroTrainer:
             ]
         clock("sample")
         self.reservoir.add(fresh)
+        self.recent.add(fresh)
         if not any(one.sources for one in lessons) or not self.config.steps:
             report = CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
             return report, self.moments

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from model.batch import GraphBatch
@@ -15,11 +16,9 @@ from model.runtime import autocast
 from model.semantic_gnn import SemanticGNN
 from model.settings import LossConfig
 from partition.hasp import HaspSubgraph
-from partition.neighbourhood import Int64s
 from store.graph import DynamicGraph
 
 Float32s = npt.NDArray[np.float32]
-Float64s = npt.NDArray[np.float64]
 
 NOTHING = 1e-4  # a weight that is left by rounding only
 CHUNK = 1_000_000  # positives that are looked up at once
@@ -48,22 +47,16 @@ class Pairs:
     @classmethod
     def inside(cls, graph: HaspSubgraph, positives: Positives) -> "Pairs":
         """Those positives whose both ends are in `graph`."""
-        titles = max(len(graph.titles), 1)
-        codes, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        titles = len(graph.titles)
+        one_way = sparse.csr_array((titles, titles))
         for start in range(0, len(positives), CHUNK):
             some = slice(start, start + CHUNK)
             a, b = graph.local(positives.a[some]), graph.local(positives.b[some])
             rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
-            codes.append(np.minimum(a[rows], b[rows]) * titles + np.maximum(a[rows], b[rows]))
-            weights.append(positives.weight[some][rows])
-        code, back = np.unique(np.concatenate(codes), return_inverse=True)
-        summed = np.bincount(back, np.concatenate(weights), minlength=len(code))
-        low, high = code // titles, code % titles
-        source = np.concatenate([low, high])
-        order = np.argsort(source, kind="stable")
-        return cls._of(
-            source[order], np.concatenate([high, low])[order], np.concatenate([summed] * 2)[order]
-        )
+            weight = positives.weight[some][rows].astype(np.float64)
+            more = sparse.coo_array((weight, (a[rows], b[rows])), (titles, titles))
+            one_way = one_way + more.tocsr()
+        return cls._of(one_way + one_way.T.tocsr())
 
     @classmethod
     def of_graph(cls, graph: DynamicGraph, subgraph: HaspSubgraph, less: Positives) -> "Pairs":
@@ -73,26 +66,16 @@ class Pairs:
             less: pairs whose weight is taken off again, since they are held back.
         """
         titles = len(subgraph.titles)
-        codes, weights = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        rest = -cls.inside(subgraph, less)._matrix(titles)
         for number, relation in enumerate(graph.relations):
             if relation.symmetric:
                 indptr, others, weight = graph.neighbors(number, subgraph.titles)
-                source = np.repeat(np.arange(titles), np.diff(indptr))
                 target = subgraph.local(others)
-                keep = (target >= 0) & (target != source)
-                codes.append(source[keep] * titles + target[keep])
-                weights.append(weight[keep])
-        code, weight = np.concatenate(codes), np.concatenate(weights)
-        order = np.argsort(code, kind="stable")
-        code, weight = code[order], weight[order].astype(np.float64)
-        a, b = subgraph.local(less.a), subgraph.local(less.b)
-        rows = np.flatnonzero((a >= 0) & (b >= 0) & (a != b))
-        off = np.concatenate([a[rows] * titles + b[rows], b[rows] * titles + a[rows]])
-        at = np.minimum(np.searchsorted(code, off), max(len(code) - 1, 0))
-        there = np.flatnonzero(code[at] == off) if len(code) else np.zeros(0, np.int64)
-        np.subtract.at(weight, at[there], np.concatenate([less.weight[rows]] * 2)[there])
-        left = np.flatnonzero(weight > NOTHING)
-        return cls._of(code[left] // titles, code[left] % titles, weight[left])
+                keep = (target >= 0) & (target != np.repeat(np.arange(titles), np.diff(indptr)))
+                ptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
+                held = (weight[keep].astype(np.float64), target[keep], ptr)
+                rest = rest + sparse.csr_array(held, (titles, titles))
+        return cls._of(rest, least=NOTHING)
 
     @classmethod
     def from_disk(cls, columns: Mapping[str, Tensor]) -> "Pairs":
@@ -110,44 +93,35 @@ class Pairs:
 
         The rest of the targets is by `past`; a source that has nothing there keeps its own.
         """
-        source, target, part, weight = self._flat()
-        old_source, old_target, old_part, _ = past._flat()
-        titles = 1 + int(
-            max(one.max(initial=0) for one in (source, target, old_source, old_target))
-        )
-        weight_T, known_T = np.zeros(titles), np.zeros(titles, bool)
-        weight_T[source] = weight
-        known_T[old_source] = True
-        code = np.concatenate([source, old_source]) * titles
-        code += np.concatenate([target, old_target])
-        new = part * np.where(known_T[source], share, 1.0) * weight
-        old = old_part * (1 - share) * weight_T[old_source]
-        # A stable sort merges what is sorted in runs, as both are by source.
-        order = np.argsort(code, kind="stable")
-        code = code[order]
-        first = np.flatnonzero(np.diff(code, prepend=-1))
-        summed = np.concatenate([new, old])[order]
-        summed = np.add.reduceat(summed, first) if len(first) else summed
-        some = summed > 0
-        code = code[first[some]]
-        return Pairs._of(code // titles, code % titles, summed[some])
+        columns = (self.source, self.target, past.source, past.target)
+        titles = 1 + max(int(column.max()) if len(column) else 0 for column in columns)
+        new, old = self._matrix(titles), past._matrix(titles)
+        weight_T, past_T = (np.asarray(one.sum(axis=1)).ravel() for one in (new, old))
+        # By weight of the source here: what is new as it stands, or its share; the rest is old.
+        new_T = np.where(past_T > 0, share, 1.0)
+        old_T = (1 - share) * weight_T / np.where(past_T > 0, past_T, 1.0)
+        return Pairs._of(sparse.diags_array(new_T) @ new + sparse.diags_array(old_T) @ old)
 
-    def _flat(self) -> tuple[Int64s, Int64s, Float64s, Float64s]:
-        """Of each pair: source, target, P(target | source), and the weight of the source."""
-        ptr, cumulative = self.ptr.numpy(), self.cumulative.numpy()
-        total = np.repeat(cumulative[ptr[1:]] - cumulative[ptr[:-1]], np.diff(ptr))
-        source = np.repeat(self.source.numpy(), np.diff(ptr))
-        return source, self.target.numpy(), self.weight.numpy() / total, total
+    def _matrix(self, titles: int) -> sparse.csr_array:
+        """Weights of the pairs, shape (titles, titles), float64."""
+        counts = np.zeros(titles, np.int64)
+        counts[self.source.numpy()] = torch.diff(self.ptr).numpy()
+        ptr = np.concatenate([[0], np.cumsum(counts)])
+        weight = self.weight.numpy().astype(np.float64)
+        return sparse.csr_array((weight, self.target.numpy(), ptr), (titles, titles))
 
     @classmethod
-    def _of(cls, source: Int64s, target: Int64s, weight: npt.NDArray[np.floating]) -> "Pairs":
-        """Both ways of each pair, sorted by source."""
-        unique, first = np.unique(source, return_index=True)
+    def _of(cls, weights: sparse.csr_array, *, least: float = 0.0) -> "Pairs":
+        """Those that weigh more than `least`."""
+        weights.sort_indices()
+        some = weights.data > least
+        ptr = np.concatenate([[0], np.cumsum(some)])[weights.indptr].astype(np.int64)
+        source = np.flatnonzero(np.diff(ptr))
         return cls._made(
-            torch.from_numpy(unique),
-            torch.from_numpy(np.append(first, len(source)).astype(np.int64)),
-            torch.from_numpy(target),
-            torch.from_numpy(weight.astype(np.float32)),
+            torch.from_numpy(source),
+            torch.from_numpy(np.append(ptr[source], ptr[-1])),
+            torch.from_numpy(weights.indices[some].astype(np.int64)),
+            torch.from_numpy(weights.data[some].astype(np.float32)),
         )
 
     @classmethod

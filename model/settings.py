@@ -143,8 +143,11 @@ class MicroConfig:
         replay: share of a step's pairs that is drawn from the past.
         of_late: share of what a fresh source is to predict that is what was played with it of
             late; the rest is all that was ever counted of it. A few plays are no distribution.
+        fade: what the pairs of the cycle before still count for as played of late, over those since
+            then, and so on back (model/recent.py); 0: they do not.
         reservoir: pairs of the past that are kept.
-        distillation: weight of the pull to the last published vectors.
+        distillation: weight of the pull to the last published vectors: their directions and their
+            lengths.
         parts: HASP parts; a cycle trains on one, or on one each of several trainers. As with
             pretraining, no more than memory needs.
         trainers: processes that train in a cycle, each on a part of its own; `parts` is a multiple
@@ -168,14 +171,15 @@ class MicroConfig:
     """
 
     steps: int = 20
-    lr: float = 4e-4
+    lr: float = 6e-4
     id_lr: float = 50.0
     weight_decay: float = 1e-3
     clip: float = 1.0
-    replay: float = 0.4
-    of_late: float = 0.5
+    replay: float = 0.3
+    of_late: float = 0.65
+    fade: float = 0.6
     reservoir: int = 200_000
-    distillation: float = 5.0
+    distillation: float = 15.0
     parts: int = 1
     trainers: int = 1
     cutter: Cutter = "auto"
@@ -198,3 +202,5 @@ class MicroConfig:
                 f"trainers={self.trainers}, parts={self.parts}: want both >= 1, and parts a "
                 "multiple of trainers"
             )
+        if not 0 <= self.fade < 1:
+            raise ValueError(f"fade={self.fade}: want 0 <= fade < 1")

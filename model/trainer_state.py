@@ -3,12 +3,12 @@
 Nothing in a `TrainerState` is changed once it is made: a trainer replaces its parts. So a
 checkpoint can take the state at any moment, and write it while the next cycle runs.
 
-Files: `trainer.safetensors` holds the reservoir, the cut, the optimiser's moments and the state of
-torch's generator; `trainer.json` all else, and the checksum.
+Files: `trainer.safetensors` holds the reservoir, recent pairs, the cut, the optimiser's moments and
+the state of torch's generator; `trainer.json` all else, and the checksum.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from partition.named import NamedParts
 
 FILES = Files("micro-trainer", "trainer.safetensors", "trainer.json")
 REMEDY = "start with a new one"
-COLUMNS = ("a", "b", "weight", "time_ms")  # of the reservoir's pairs
+COLUMNS = ("a", "b", "weight", "time_ms")  # of pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class TrainerState:
     Attributes:
         cycles: cycles begun so far.
         pairs, seen, reservoir_rng: of the reservoir.
+        recent: pairs of the last cycles, the newest first.
         moments: of the last cycle that passed.
         parts: of the last cycle; None where there is one only.
         rng: state of numpy's generator.
@@ -77,6 +78,7 @@ class TrainerState:
 
     cycles: int
     pairs: Positives
+    recent: tuple[Positives, ...]
     seen: int
     reservoir_rng: Mapping[str, Any]
     moments: Moments
@@ -86,27 +88,24 @@ class TrainerState:
 
     def without(self, titles: npt.NDArray[np.integer]) -> "TrainerState":
         """The same without pairs of these titles."""
-        pairs = self.pairs.without(titles)
-        return TrainerState(
-            self.cycles,
-            pairs,
-            self.seen,
-            self.reservoir_rng,
-            self.moments,
-            self.parts,
-            self.rng,
-            self.generator,
+        return replace(
+            self,
+            pairs=self.pairs.without(titles),
+            recent=tuple(one.without(titles) for one in self.recent),
         )
 
     def save(self, folder: Path) -> None:
         """Write the state under `folder`, which is made."""
         tensors = {f"pairs.{name}": _tensor(getattr(self.pairs, name)) for name in COLUMNS}
+        recent = Positives.join(list(self.recent))
+        tensors |= {f"recent.{name}": _tensor(getattr(recent, name)) for name in COLUMNS}
         tensors["generator"] = self.generator
         for name, state in self.moments.of.items():
             tensors |= {f"moments.{key}.{name}": one for key, one in state.items()}
         card: dict[str, Any] = {
             "cycles": self.cycles,
             "seen": self.seen,
+            "recent": [len(one) for one in self.recent],
             "reservoir_rng": self.reservoir_rng,
             "rng": self.rng,
             "names": asdict(self.moments.names),
@@ -145,7 +144,8 @@ class TrainerState:
                 parts = NamedParts(cut, card["titles"])
             return cls(
                 cycles=int(card["cycles"]),
-                pairs=Positives(*(tensors[f"pairs.{name}"].numpy() for name in COLUMNS)),
+                pairs=_positives(tensors, "pairs"),
+                recent=_cycles(tensors, card.get("recent", [])),
                 seen=int(card["seen"]),
                 reservoir_rng=card["reservoir_rng"],
                 moments=Moments(moments, Names(**card["names"])),
@@ -157,6 +157,18 @@ class TrainerState:
             raise ModelFolderError(
                 f"{folder / FILES.card} and {FILES.tensors} disagree: {error!r}; {REMEDY}"
             ) from error
+
+
+def _positives(tensors: Mapping[str, Tensor], kind: str) -> Positives:
+    return Positives(*(tensors[f"{kind}.{name}"].numpy() for name in COLUMNS))
+
+
+def _cycles(tensors: Mapping[str, Tensor], counts: list[int]) -> tuple[Positives, ...]:
+    """Args: `counts`: pairs of each cycle; empty where an older trainer remembered none."""
+    if not counts:
+        return ()
+    joined, ends = _positives(tensors, "recent"), np.cumsum(counts)
+    return tuple(joined[end - count : end] for end, count in zip(ends, counts, strict=True))
 
 
 def _tensor(array: npt.NDArray[Any]) -> Tensor:

@@ -68,6 +68,12 @@ class HaspSubgraph:
         """Local numbers of dense title ids, -1 where a title is not in here."""
         if not len(self.titles):
             return np.full(len(titles), -1, np.int64)
+        most = int(self.titles[-1])
+        if len(titles) > most:  # a table is found in faster, once it is made
+            table = np.full(most + 2, -1, np.int64)
+            table[self.titles] = np.arange(len(self.titles))
+            found: Int64s = table[np.minimum(titles, most + 1)]
+            return found
         at = np.minimum(np.searchsorted(self.titles, titles), len(self.titles) - 1)
         return np.where(self.titles[at] == titles, at, -1).astype(np.int64)
 

@@ -152,10 +152,12 @@ class TrainingSettings(Section):
     cycle_s: Seconds = Field(60.0, description="pause from one cycle's start to the next one's")
     steps: Count = Field(20, description="gradient steps in one cycle")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        4e-4, description="of all but the titles' own embeddings, which learn 50 times as fast"
+        6e-4, description="of all but the titles' own embeddings, which learn 50 times as fast"
     )
-    replay: Share = Field(0.4, description="share of a step's edges drawn from the past")
-    distillation: Annotated[float, Field(ge=0)] = Field(5.0, description="pull to the last vectors")
+    replay: Share = Field(0.3, description="share of a step's edges drawn from the past")
+    distillation: Annotated[float, Field(ge=0)] = Field(
+        15.0, description="pull to the last vectors, their directions and lengths"
+    )
     parts: Count = Field(1, description="HASP parts: one cycle trains on one of them a trainer")
     trainers: Annotated[int, Field(ge=1, le=256)] = Field(
         1, description="processes that train in a cycle, each on a part of its own"

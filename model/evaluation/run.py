@@ -38,10 +38,11 @@ ABLATIONS = (
     "no_residual_id",
     "no_transe",
     "no_replay",
+    "no_recent",
     "no_distillation",
     "no_concepts",
 )
-FROM_CUT = ("no_replay", "no_distillation")
+FROM_CUT = ("no_replay", "no_recent", "no_distillation")
 WHOLE = "frozen_fresh_graph"  # what models trained on parts are held against
 AGAINST = (
     ("incremental", "frozen"),
@@ -290,6 +291,7 @@ def without(ablation: str, whole: Recipe) -> Recipe:
         "no_residual_id": {"model": replace(whole.model, residual_id=False)},
         "no_transe": {"pretrain": replace(whole.pretrain, transe_steps=0)},
         "no_replay": {"micro": replace(whole.micro, replay=0.0)},
+        "no_recent": {"micro": replace(whole.micro, fade=0.0)},
         "no_distillation": {"micro": replace(whole.micro, distillation=0.0, min_cosine=-1.0)},
         "no_concepts": {},
     }

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from model.losses import (
     Candidates,
@@ -83,7 +84,28 @@ def test_a_small_catalogue_is_counted_in_whole_and_nothing_is_drawn():
 def test_distillation_is_nothing_where_nothing_moved():
     z = torch.randn(3, 4)
 
-    assert float(distillation(2 * z, z)) == pytest.approx(0.0, abs=1e-6)
+    assert float(distillation(z, z)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_distillation_of_vectors_of_one_length_is_one_less_their_cosine():
+    torch.manual_seed(0)
+    z, old = (functional.normalize(torch.randn(5, 4), dim=1) * 3 for _ in range(2))
+
+    want = (1 - functional.cosine_similarity(z, old, dim=1)).mean()
+    torch.testing.assert_close(distillation(z, old), want)
+
+
+def test_distillation_holds_lengths_too_however_short_a_vector_is():
+    old = torch.tensor([[4.0, 0.0], [0.0, 1.0]])
+
+    assert float(distillation(1.1 * old, old)) == pytest.approx(0.1**2 / 2)
+
+
+def test_a_published_vector_of_almost_no_length_does_not_outweigh_all_others():
+    old = torch.tensor([[4.0, 0.0], [0.0, 1e-12]])
+    z = old + torch.tensor([[0.0, 0.0], [0.0, 0.4]])
+
+    assert float(distillation(z, old)) < 1.0
 
 
 def test_the_exact_softmax_is_the_cross_entropy_of_what_was_counted():

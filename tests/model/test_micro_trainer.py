@@ -342,6 +342,47 @@ def test_titles_that_were_retired_meanwhile_are_not_saved(scene, tmp_path):
     assert np.isin([trainer.reservoir.pairs.a], [3, 4]).any()
 
 
+def test_what_is_of_late_is_saved_too_without_titles_that_were_retired(scene, tmp_path):
+    config = replace(CONFIG, reservoir=10_000)
+    trainer = MicroTrainer(scene[2].config, config, seed=0)
+    run(trainer, scene)
+    run(trainer, scene)
+
+    trainer.save(tmp_path, gone=np.array([3, 4], np.int32))
+
+    saved = MicroTrainer.load(tmp_path, scene[2].config, config, seed=0).recent.cycles
+    kept = scene[1].without(np.array([3, 4]))
+    assert [one.a.tolist() for one in saved] == [kept.a.tolist()] * 2
+    assert [one.weight.tolist() for one in saved] == [kept.weight.tolist()] * 2
+
+
+def test_a_cycle_learns_from_what_was_fresh_in_the_one_before(scene):
+    _, positives, model, _ = scene
+    early, late = positives[: len(positives) // 2], positives[len(positives) // 2 :]
+    seen = {}
+    for fade in (0.0, 0.6):
+        trainer = MicroTrainer(model.config, replace(CONFIG, fade=fade), seed=0)
+        run(trainer, scene, fresh=early)
+        lesson = trainer._lesson
+
+        def told(*args, lesson=lesson, fade=fade):
+            seen[fade] = args[3]  # what it trains on as fresh
+            return lesson(*args)
+
+        trainer._lesson = told
+        run(trainer, scene, fresh=late)
+
+    assert len(seen[0.6]) == len(seen[0.0]) + len(early)
+    assert seen[0.6].a[: len(early)].tolist() == early.a.tolist()
+    assert seen[0.6].weight[0] == pytest.approx(0.6 * early.weight[0])
+
+
+@pytest.mark.parametrize("fade", [-0.1, 1.0])
+def test_pairs_that_would_never_fade_are_refused(fade):
+    with pytest.raises(ValueError, match=f"fade={fade}"):
+        MicroConfig(fade=fade)
+
+
 def test_a_smaller_reservoir_keeps_a_sample_of_the_saved_one(scene, tmp_path):
     trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
     trainer.remember(scene[1])

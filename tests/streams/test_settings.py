@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from streams.settings import SettingsError, effective, load_settings
+from model.settings import MicroConfig
+from streams.settings import SettingsError, TrainingSettings, effective, load_settings
+from streams.wiring import micro_config_of
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +121,7 @@ def test_a_client_has_its_certificate_and_its_secrets_from_files(tmp_path):
         "ssl.key.location": "k.pem",
         "ssl.key.password": "phrase",
     }
+
+
+def test_a_worker_trains_by_the_models_defaults_where_nothing_is_set():
+    assert micro_config_of(TrainingSettings()) == MicroConfig()
