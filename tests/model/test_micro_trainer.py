@@ -356,6 +356,17 @@ def test_what_is_of_late_is_saved_too_without_titles_that_were_retired(scene, tm
     assert [one.weight.tolist() for one in saved] == [kept.weight.tolist()] * 2
 
 
+def test_an_older_trainer_remembers_nothing_of_late(scene, tmp_path):
+    trainer = MicroTrainer(scene[2].config, CONFIG, seed=0)
+    run(trainer, scene)
+    trainer.save(tmp_path)
+    card = json.loads((tmp_path / FILES.card).read_text())
+    del card["recent"]
+    (tmp_path / FILES.card).write_text(json.dumps(card))
+
+    assert MicroTrainer.load(tmp_path, scene[2].config, CONFIG, seed=0).recent.cycles == ()
+
+
 def test_a_cycle_learns_from_what_was_fresh_in_the_one_before(scene):
     _, positives, model, _ = scene
     early, late = positives[: len(positives) // 2], positives[len(positives) // 2 :]
