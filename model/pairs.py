@@ -73,7 +73,7 @@ class Pairs:
                 target = subgraph.local(others)
                 keep = (target >= 0) & (target != np.repeat(np.arange(titles), np.diff(indptr)))
                 ptr = np.concatenate([[0], np.cumsum(keep)])[indptr]
-                held = (weight[keep].astype(np.float64), target[keep], ptr)
+                held = (weight[keep].astype(np.float64), target[keep].astype(np.int32), ptr)
                 rest = rest + sparse.csr_array(held, (titles, titles))
         return cls._of(rest, least=NOTHING)
 
@@ -100,7 +100,9 @@ class Pairs:
         # By weight of the source here: what is new as it stands, or its share; the rest is old.
         new_T = np.where(past_T > 0, share, 1.0)
         old_T = (1 - share) * weight_T / np.where(past_T > 0, past_T, 1.0)
-        return Pairs._of(sparse.diags_array(new_T) @ new + sparse.diags_array(old_T) @ old)
+        for matrix, factor_T in ((new, new_T), (old, old_T)):
+            matrix.data *= np.repeat(factor_T, np.diff(matrix.indptr))
+        return Pairs._of(new + old)
 
     def _matrix(self, titles: int) -> sparse.csr_array:
         """Weights of the pairs, shape (titles, titles), float64."""
@@ -108,7 +110,8 @@ class Pairs:
         counts[self.source.numpy()] = torch.diff(self.ptr).numpy()
         ptr = np.concatenate([[0], np.cumsum(counts)])
         weight = self.weight.numpy().astype(np.float64)
-        return sparse.csr_array((weight, self.target.numpy(), ptr), (titles, titles))
+        target = self.target.numpy().astype(np.int32)
+        return sparse.csr_array((weight, target, ptr), (titles, titles))
 
     @classmethod
     def _of(cls, weights: sparse.csr_array, *, least: float = 0.0) -> "Pairs":
