@@ -1,9 +1,7 @@
 """What was played together in the last cycles, fading: what is learnt as being of late.
 
-The pairs of one cycle alone are few: learnt from as they stand, they are mostly noise. So those of
-the cycles before still count, each cycle's for less than the next's. Before an evaluation's cut,
-with this memory, what is of late can be given half as much weight again at a gain, which without
-it is a loss.
+The pairs of one cycle alone are few, and a poor guess at what is played together these days. So
+those of the cycles before still count, each cycle's for less than the next's.
 
 Source: ours.
 """

@@ -145,7 +145,7 @@ class MicroConfig:
             late; the rest is all that was ever counted of it. A few plays are no distribution.
         fade: what the pairs of the cycle before still count for as played of late, over those since
             then, and so on back (model/recent.py); 0: they do not.
-        reservoir: pairs of the past that are kept.
+        reservoir: pairs of the past that are kept for replay; and at most so many of late.
         distillation: weight of the pull to the last published vectors: their directions and their
             lengths.
         parts: HASP parts; a cycle trains on one, or on one each of several trainers. As with
