@@ -12,6 +12,7 @@ from model.settings import ModelConfig
 from partition.named import dense_names
 from store.edges import EdgeBatch, Op
 from store.graph import DynamicGraph, Relation
+from tests.model.cycles import published_in
 
 Edge = tuple[int, int, float]
 
@@ -107,3 +108,8 @@ def two_camps(make_graph):
         np.arange(len(a), dtype=np.int64),
     )
     return graph, positives
+
+
+@pytest.fixture
+def scene(two_camps, make_model):
+    return published_in(two_camps, make_model)

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from model.micro_trainer import MicroTrainer
 from model.pretrain import pretrain
 from model.runtime import device_of, uses_bf16
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from partition.external import Even
+from tests.model.cycles import CONFIG as MICRO
+from tests.model.cycles import published_in, run
 from tests.model.far import FAR, Far, Machine, TwoPlaces
-from tests.model.test_micro_trainer import CONFIG as MICRO
-from tests.model.test_micro_trainer import MicroTrainer, published_in, run
 
 SMALL = ModelConfig(dim=8, max_coplay=4)
 STEPS = PretrainConfig(transe_steps=3, steps=6, loss=LossConfig(sources=8, targets=4))

@@ -15,8 +15,8 @@ from model.pretrain import pretrain
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from partition.hasp import whole_graph
 from tests.model.conftest import put
-from tests.model.test_micro_trainer import CONFIG as MICRO
-from tests.model.test_micro_trainer import run
+from tests.model.cycles import CONFIG as MICRO
+from tests.model.cycles import run
 
 SMALL = ModelConfig(dim=8, max_coplay=4)
 CONFIG = PretrainConfig(
