@@ -15,7 +15,7 @@ from model.runtime import device_of, uses_bf16
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from partition.external import Even
 from tests.model.cycles import CONFIG as MICRO
-from tests.model.cycles import published_in, run
+from tests.model.cycles import run
 from tests.model.far import FAR, Far, Machine, TwoPlaces
 
 SMALL = ModelConfig(dim=8, max_coplay=4)
@@ -33,11 +33,6 @@ def far(monkeypatch):
 
     with Machine():
         yield go
-
-
-@pytest.fixture
-def scene(two_camps, make_model):
-    return published_in(two_camps, make_model)
 
 
 def test_tensors_of_two_places_do_not_mix(far):

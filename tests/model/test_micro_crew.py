@@ -11,7 +11,6 @@ import torch
 
 from model.crew import Crew
 from model.folder import ModelFolderError
-from model.inference import Embedder
 from model.lesson import LESSON, Lesson, learn, learn_from, take_learnt, write_lesson
 from model.micro_trainer import MicroTrainer
 from model.pairs import Anchor, Outside, Pairs
@@ -19,6 +18,7 @@ from model.settings import LossConfig, MicroConfig
 from partition.external import Even
 from partition.hasp import hasp_subgraph
 from partition.mincut import cut
+from tests.model.cycles import published_in
 
 CONFIG = MicroConfig(  # its gate lets all finite models pass: they start untrained here
     steps=3,
@@ -35,11 +35,7 @@ CONFIG = MicroConfig(  # its gate lets all finite models pass: they start untrai
 @pytest.fixture
 def scene(two_camps, make_model, monkeypatch):
     monkeypatch.setattr("model.gate.MIN_SHAPE", -1.0)
-    graph, positives = two_camps
-    model = make_model(graph)
-    embedder = Embedder(model.clone())
-    embedder.full(graph)
-    return graph, positives, model, embedder.vectors(np.arange(20))
+    return published_in(two_camps, make_model)
 
 
 @pytest.fixture
