@@ -19,8 +19,11 @@ from torch import Tensor
 
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig
+from model.unplayed import Unplayed
 
-FORMAT = 3  # 1: no way of a title's own row past the layers; up to 2: no dense features
+# 1: no way of a title's own row past the layers; up to 2: no dense features; up to 3: titles that
+# nobody has played have no weights of their own.
+FORMAT = 4
 PAST_LAYERS = "past_layers.weight"
 
 
@@ -65,6 +68,8 @@ def load_model(folder: Path) -> tuple[SemanticGNN, dict[str, Any]]:
         )
         if card["format"] == 1:
             weights[PAST_LAYERS] = torch.zeros(model.config.dim, model.config.dim)
+        if card["format"] < 4:
+            weights |= {f"unplayed.{name}": one for name, one in Unplayed().state_dict().items()}
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelFolderError(f"{folder}: card and weights disagree: {error}") from error

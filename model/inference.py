@@ -5,7 +5,8 @@ keeps every layer's states. `refresh` reads the graph as it is now around a few 
 and recomputes the states of *those nodes* from the kept states of their neighbours. What a change
 does to nodes two steps away waits for the next `full`: on a dense graph everything is within two
 steps of everything. Both read the same neighbourhood (partition/neighbourhood.py), so on a graph
-that did not change they agree.
+that did not change they agree. What titles that nobody has played are read by (model/unplayed.py)
+is of the last `full`, too.
 
 Layout: `states[l]` are the states after layer l (0: the inputs), one table for titles and one for
 concepts, rows = dense ids. Rows of free slots hold zeros.
@@ -14,7 +15,7 @@ Shape suffixes: S titles asked for, K concepts asked for, U distinct sources, D 
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from torch import Tensor
 from model.batch import log_weight
 from model.semantic_gnn import SemanticGNN
 from model.sparse import Adjacency
+from model.unplayed import ConceptTable, read
 from partition.neighbourhood import Incoming, features, incoming, strength, vertices
 from store.graph import DynamicGraph
 
@@ -56,13 +58,18 @@ class Embedder:
         self.titles = [torch.zeros(0, dim) for _ in range(tables)]
         self.concepts = [torch.zeros(0, dim) for _ in range(tables)]
         self.published = torch.zeros(0, dim)
+        self.bare = torch.zeros(0, dim)  # those that were not read anew where nobody has played
+        self.table = ConceptTable.empty(dim)
 
     @torch.no_grad()
-    def full(self, graph: DynamicGraph, *, lock: Lock | None = None) -> None:
+    def full(
+        self, graph: DynamicGraph, *, lock: Lock | None = None, hidden: Int32s | None = None
+    ) -> None:
         """Compute everything from the graph as it is now.
 
         Args:
             lock: held while the graph is read, not while computing.
+            hidden: titles to take as if nobody had played them, dense ids, ascending.
         """
         with lock or nullcontext():
             titles = vertices(graph, "title").live_ids()
@@ -72,7 +79,10 @@ class Embedder:
             strong, given = strength(graph, titles), features(graph, titles)
             relations = len(graph.relations)
         self._check_relations(relations)
-        for table in (*self.titles, *self.concepts, self.published):
+        if hidden is not None and len(hidden):
+            strong[np.isin(titles, hidden)] = 0.0
+            edges = _without_coplays(edges, titles, hidden)
+        for table in (*self.titles, *self.concepts, self.published, self.bare):
             table.zero_()
         self._inputs(titles, concepts, edges, strong, given)
         ends = np.searchsorted(edges.target, np.arange(len(titles) + len(concepts) + 1))
@@ -83,6 +93,11 @@ class Embedder:
                 self._layer(
                     number, titles, concepts, _rows(edges, ends, start, stop), start, stop, strong
                 )
+        title_E, concept_E = _has(edges, len(titles))
+        bare_TD = self.bare[_long(titles)].numpy()
+        capacity = vertices(graph, "concept").capacity
+        self.table = ConceptTable.of(title_E, concept_E, strong, bare_TD, capacity)
+        self._publish(titles, edges, strong)
 
     @torch.no_grad()
     def refresh(
@@ -108,6 +123,7 @@ class Embedder:
             last = number == self.model.config.layers - 1
             stop = len(titles) + (0 if last else len(concepts))
             self._layer(number, titles, concepts, _rows(edges, ends, 0, stop), 0, stop, strong)
+        self._publish(titles, edges, strong)
 
     @torch.no_grad()
     def attention(
@@ -140,10 +156,24 @@ class Embedder:
         out[known] = self.published.numpy()[titles[known]]
         return out
 
+    def unplayed(
+        self, graph: DynamicGraph, titles: Int32s, *, lock: Lock | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What the vectors of titles that nobody has played are read from, by the last `full`.
+
+        Returns:
+            Bare vectors, shape (S, D), and sums over their concepts (`ConceptTable.sums`).
+        """
+        with lock or nullcontext():
+            edges = self._known(incoming(graph, titles, np.zeros(0, np.int32), max_coplay=1))
+        title_E, concept_E = _has(edges, len(titles))
+        bare_SD = _take(self.bare, titles).numpy()
+        return bare_SD, self.table.sums(title_E, concept_E, len(titles))
+
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Retired titles: their slots are empty for whoever comes next."""
         self.model.forget_titles(titles)
-        for table in (*self.titles, self.published):
+        for table in (*self.titles, self.published, self.bare):
             table[torch.from_numpy(titles[titles < len(table)].astype(np.int64))] = 0.0
 
     def _incoming(self, graph: DynamicGraph, titles: Int32s, concepts: Int32s) -> Incoming:
@@ -152,15 +182,7 @@ class Embedder:
     def _known(self, edges: Incoming) -> Incoming:
         """Those of relations that the model has weights for."""
         known = edges.relation < 2 * len(self.model.relation_names)
-        if known.all():
-            return edges
-        return Incoming(
-            edges.target[known],
-            edges.source[known],
-            edges.from_concept[known],
-            edges.relation[known],
-            edges.weight[known],
-        )
+        return edges if known.all() else edges.only(known)
 
     def _inputs(
         self,
@@ -225,11 +247,24 @@ class Embedder:
         if number == self.model.config.layers - 1:
             log_strength = torch.log1p(torch.from_numpy(strong[start:stop]))
             own_TD = self._own(own_titles, strong[start:stop])
-            vectors_TD = self.model.vectors(x_TD, own_TD, log_strength)
-            self.published[_long(own_titles)] = vectors_TD
+            self.bare[_long(own_titles)] = self.model.vectors(x_TD, own_TD, log_strength)
             return
         self.titles[number + 1][_long(own_titles)] = x_TD[: len(own_titles)]
         self.concepts[number + 1][_long(own_concepts)] = x_TD[len(own_titles) :]
+
+    def _publish(self, titles: Int32s, edges: Incoming, strong: npt.NDArray[np.float32]) -> None:
+        """The bare vectors, but for titles that nobody has played."""
+        self.published[_long(titles)] = self.bare[_long(titles)]
+        theta_K = self.model.unplayed.theta.numpy()
+        unplayed = np.flatnonzero(strong <= 0)
+        title_E, concept_E = _has(edges, len(titles))
+        place = np.full(len(titles), -1, np.int64)
+        place[unplayed] = np.arange(len(unplayed))
+        asked = place[title_E] >= 0
+        sums_SW = self.table.sums(place[title_E[asked]], concept_E[asked], len(unplayed))
+        rows = _long(titles[unplayed])
+        vectors_SD = read(theta_K, self.bare[rows].numpy(), sums_SW, self.table)
+        self.published[rows] = torch.from_numpy(vectors_SD)
 
     def _block(
         self,
@@ -270,6 +305,7 @@ class Embedder:
         self.titles = [_grown(table, titles) for table in self.titles]
         self.concepts = [_grown(table, concepts) for table in self.concepts]
         self.published = _grown(self.published, titles)
+        self.bare = _grown(self.bare, titles)
 
     def _check_relations(self, relations: int) -> None:
         if relations > len(self.model.relation_names):
@@ -277,6 +313,20 @@ class Embedder:
                 f"the graph has {relations} relations, the model {len(self.model.relation_names)}: "
                 "bind the model to the graph first"
             )
+
+
+def _has(edges: Incoming, titles: int) -> tuple[npt.NDArray[np.int64], Int32s]:
+    """Which of the first `titles` targets have which concepts: positions and dense ids."""
+    chosen = np.flatnonzero(edges.from_concept & (edges.target < titles))
+    return edges.target[chosen], edges.source[chosen]
+
+
+def _without_coplays(edges: Incoming, titles: Int32s, hidden: Int32s) -> Incoming:
+    """Without the co-plays of `hidden` titles; the targets are `titles`, then concepts."""
+    ends = np.append(titles, -1)[np.minimum(edges.target, len(titles))]
+    coplay = ~edges.from_concept & (edges.target < len(titles))
+    keep = np.flatnonzero(~(coplay & (np.isin(ends, hidden) | np.isin(edges.source, hidden))))
+    return edges.only(keep)
 
 
 def _long(ids: npt.NDArray[np.integer]) -> Tensor:
@@ -301,14 +351,8 @@ def _grown(table: Tensor, rows: int) -> Tensor:
 
 def _rows(edges: Incoming, ends: npt.NDArray[np.int64], start: int, stop: int) -> Incoming:
     """Edges into targets start..stop - 1, with targets counted from start."""
-    chosen = slice(int(ends[start]), int(ends[stop]))
-    return Incoming(
-        edges.target[chosen] - start,
-        edges.source[chosen],
-        edges.from_concept[chosen],
-        edges.relation[chosen],
-        edges.weight[chosen],
-    )
+    chosen = edges.only(slice(int(ends[start]), int(ends[stop])))
+    return replace(chosen, target=chosen.target - start)
 
 
 def _chunks(ends: npt.NDArray[np.int64]) -> list[tuple[int, int]]:

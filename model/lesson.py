@@ -96,6 +96,7 @@ def learn(
     optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     for name, state in moments.items():
         optimizer.state[named[name]] = moved(state, device)
+    anchor = anchor.with_bare(student, batch)
     student.train()
     losses: list[float] = []
     with torch.random.fork_rng(devices=[]):

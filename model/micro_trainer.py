@@ -2,9 +2,10 @@
 
     1. copy   the weights are cloned, and bound to the catalogue as it is now
     2. sample under the lock, briefly: a subgraph of one part around fresh and replayed pairs
-    3. train  a bounded number of steps; distillation holds the vectors near the published ones
-    4. embed  everything with the new weights
-    5. gate   fresh pairs that were held back, drift, norms, NaN; what fails is dropped
+    3. first plays  how titles are read that nobody has played, from those that now were
+    4. train  a bounded number of steps; distillation holds the vectors near the published ones
+    5. embed  everything with the new weights
+    6. gate   fresh pairs that were held back, drift, norms, NaN; what fails is dropped
 
 Replay keeps what is rare of late from being forgotten: the reservoir, a fair sample over all time,
 says which titles of the past come into the subgraph, and the graph, what was played with them; the
@@ -32,6 +33,7 @@ import numpy.typing as npt
 import torch
 
 from model.crew import Crew
+from model.first_plays import learn_first_plays
 from model.gate import judge
 from model.inference import Embedder
 from model.lesson import Lesson, learn, take_learnt, write_lesson
@@ -249,6 +251,15 @@ class MicroTrainer:
         if not any(one.sources for one in lessons) or not self.config.steps:
             report = CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
             return report, self.moments
+        learn_first_plays(
+            student,
+            graph,
+            fresh,
+            self.rng,
+            least_cosine=self.config.unplayed_cosine,
+            lock=lock,
+        )
+        clock("first plays")
         try:
             losses, moments = self._train(student, lessons, stop)
         except TrainerDied as error:
@@ -299,7 +310,7 @@ class MicroTrainer:
         return Lesson(
             subgraph,
             self._mix(fresh, old),
-            Anchor.of(subgraph, published, self.config.distillation),
+            Anchor.of(subgraph, published, self.config.distillation, unplayed=True),
             outside,
             int(self.rng.integers(2**31)),
         )

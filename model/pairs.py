@@ -214,13 +214,17 @@ class Anchor:
     weight: float
 
     @classmethod
-    def of(cls, graph: HaspSubgraph, published: Float32s, weight: float) -> "Anchor":
+    def of(
+        cls, graph: HaspSubgraph, published: Float32s, weight: float, *, unplayed: bool
+    ) -> "Anchor":
         """To those of the subgraph's titles that have a published vector.
 
         Args:
             published: by dense id, zeros where a title has none, shape (N, D).
+            unplayed: whether to those of titles that nobody has played, too. They are not what is
+                trained (model/unplayed.py); see `with_bare`.
         """
-        local = np.flatnonzero(graph.titles < len(published))
+        local = np.flatnonzero((graph.titles < len(published)) & (unplayed | (graph.strength > 0)))
         rows = local[published[graph.titles[local]].any(1)] if weight > 0 else local[:0]
         vectors = torch.from_numpy(published[graph.titles[rows]])
         return cls(torch.from_numpy(rows), vectors, weight)
@@ -228,6 +232,17 @@ class Anchor:
     def to(self, device: torch.device) -> "Anchor":
         """All of it there."""
         return replace(self, rows=self.rows.to(device), vectors=self.vectors.to(device))
+
+    @torch.no_grad()
+    def with_bare(self, model: SemanticGNN, batch: GraphBatch) -> "Anchor":
+        """The same, with the model's bare vectors for titles that nobody has played."""
+        unplayed = (batch.played[self.rows] == 0).nonzero().flatten()
+        if not len(unplayed):
+            return self
+        model.eval()
+        vectors = self.vectors.clone()
+        vectors[unplayed] = model(batch)[self.rows[unplayed]]
+        return replace(self, vectors=vectors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from model import part_training
 from model.align import align, drift, procrustes
 from model.batch import GraphBatch
 from model.crew import Crew, launched
+from model.first_plays import learn_first_plays
 from model.kg import train_kg
 from model.pairs import Anchor
 from model.positives import Positives
@@ -143,6 +144,8 @@ def pretrain(
         else:
             loss = _train(gnn, task, progress, batch, whole, positives[split:])
     gnn.eval().to("cpu")
+    rng = np.random.default_rng(seed)
+    first = learn_first_plays(gnn, graph, positives[split:], rng, lock=lock)
     moved: dict[str, float] = {}
     if published is not None:
         gnn, moved = _turned(gnn, batch, whole, published)
@@ -150,6 +153,7 @@ def pretrain(
         "transe_loss": transe.loss,
         "transe_seconds": transe_seconds,
         "loss": loss,
+        "first_plays": first,
         "kept_weight": kept,
         **moved,
         **validate(gnn, batch, whole, positives[split:]),
@@ -255,7 +259,7 @@ def _turned(
     model: SemanticGNN, batch: GraphBatch, graph: HaspSubgraph, published: Float32s
 ) -> tuple[SemanticGNN, dict[str, float]]:
     """The model with its vectors in the published space, and how far they lie from those."""
-    near = Anchor.of(graph, published, 1.0)
+    near = Anchor.of(graph, published, 1.0, unplayed=False)
     with torch.no_grad():
         vectors = model(batch)[near.rows].numpy()
     rotation = procrustes(vectors, near.vectors.numpy())

@@ -10,7 +10,7 @@ neighbours send. Plus a direction scaled by how popular the title is: a score is
 two published vectors, so that must stand in the vector. Popularity is log(1 + w), w the summed
 co-play weight, as far as it is known, else what the state lets expect:
 k log(1 + w) + (1 - k) <v, x>, with k = w / (w + prior). A title of today is no flop. Scores are
-logits; vectors are published as is.
+logits; vectors are published as is, but for titles that nobody has played (model/unplayed.py).
 
 Rows of the tables are found by name. `bind` moves them to the dense ids of a graph: the catalogue
 grows, shrinks and reuses slots, and a checkpointed graph may number titles anew.
@@ -37,6 +37,7 @@ from model.conv import SemanticConv
 from model.features import FeatureMap
 from model.settings import ModelConfig
 from model.sparse import Adjacency, edge_sum
+from model.unplayed import Unplayed
 from partition.named import dense_names, rows_of
 from store.graph import DynamicGraph
 
@@ -127,6 +128,7 @@ class SemanticGNN(nn.Module):
         self.past_layers = nn.Linear(dim, dim, bias=False)
         self.popularity = nn.Linear(1, dim, bias=False)
         self.expected = nn.Linear(dim, 1)
+        self.unplayed = Unplayed()
         with torch.no_grad():
             self.output.weight.mul_(0.25)
             self.past_layers.weight.copy_(torch.eye(dim))
@@ -187,7 +189,7 @@ class SemanticGNN(nn.Module):
         return sum_TD - mass_TR @ self.translation_RD
 
     def vectors(self, x_TD: Tensor, own_TD: Tensor, strength_T: Tensor) -> Tensor:
-        """What is published, shape (T, D).
+        """What is published of a title that was played, and else its bare vector, shape (T, D).
 
         Args:
             x_TD: last states of titles.

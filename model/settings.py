@@ -148,6 +148,9 @@ class MicroConfig:
         reservoir: pairs of the past that are kept for replay; and at most so many of late.
         distillation: weight of the pull to the last published vectors: their directions and their
             lengths.
+        unplayed_cosine: titles that nobody has played are read by weights that are learnt in big
+            steps (model/first_plays.py): in a cycle, these move their vectors no further than this
+            mean cosine.
         parts: HASP parts; a cycle trains on one, or on one each of several trainers. As with
             pretraining, no more than memory needs.
         trainers: processes that train in a cycle, each on a part of its own; `parts` is a multiple
@@ -180,6 +183,7 @@ class MicroConfig:
     fade: float = 0.6
     reservoir: int = 200_000
     distillation: float = 15.0
+    unplayed_cosine: float = 0.97
     parts: int = 1
     trainers: int = 1
     cutter: Cutter = "auto"

@@ -47,6 +47,16 @@ class Incoming:
     relation: Int64s
     weight: Float32s
 
+    def only(self, chosen: slice | npt.NDArray[np.generic]) -> "Incoming":
+        """Some of the edges, with targets as they are."""
+        return Incoming(
+            self.target[chosen],
+            self.source[chosen],
+            self.from_concept[chosen],
+            self.relation[chosen],
+            self.weight[chosen],
+        )
+
 
 def vertices(graph: DynamicGraph, vertex_type: str) -> IdTable:
     """Names and dense ids of a type; empty for one that no relation has brought in yet."""

@@ -22,7 +22,7 @@ def test_a_cycle_makes_its_steps_and_leaves_the_old_weights_alone(scene):
     assert np.isfinite([report.loss, report.drift_cosine, report.recall_after]).all()
     assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
     assert not torch.equal(report.model.title_TD, model.title_TD)
-    assert set(report.seconds) == {"cut", "sample", "train", "embed", "gate"}
+    assert set(report.seconds) == {"cut", "sample", "first plays", "train", "embed", "gate"}
     assert np.abs(report.embedder.vectors(np.arange(20))).sum() > 0
 
 
