@@ -5,7 +5,8 @@ them, across relations. Their mean over layers and heads is what we call a neigh
 says what the model looks at, not what would happen without it.
 
 Past all layers goes what was learnt of this title alone, its id embedding; a title that nobody has
-played has none.
+played has none. Of such a title the shares are those of its bare vector, which is only one part of
+what is published (model/unplayed.py).
 """
 
 from dataclasses import dataclass

@@ -15,7 +15,6 @@ The model must not have learnt from the window's co-plays, or it knows the answe
 Shape suffixes: Q questions, N dense ids, P unplayed titles, K weights, D width.
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,18 +26,16 @@ from scipy.special import softmax
 from model.align import drift
 from model.inference import Embedder
 from model.positives import Positives
+from model.reading import Reading
 from model.semantic_gnn import SemanticGNN
 from model.unplayed import SPREAD, WEIGHTS, answers, read, statistics
-from partition.neighbourhood import strength, vertices
-from store.graph import DynamicGraph
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
 Float32s = npt.NDArray[np.float32]
 Float64s = npt.NDArray[np.float64]
-Lock = AbstractContextManager[object]
 
-QUESTIONS = 256  # of first plays, and as many of others; drawn where there are more
+QUESTIONS = 128  # of first plays, and as many of others; drawn where there are more
 AT_RISK = 4096  # unplayed titles; likewise
 NOTHING = 1e-3  # share of a step that is not worth while
 ITERATIONS, ENOUGH = 50, 1e-3  # Newton steps, and the step at which they end, over `SPREAD`
@@ -102,53 +99,48 @@ class Questions:
         return Questions(self.partners[both], self.target[both], np.concatenate(weight))
 
 
-def first_played(graph: DynamicGraph, window: Positives) -> Int32s:
+def first_played(reading: Reading, window: Positives) -> Int32s:
     """Titles all of whose co-plays are in `window`, dense ids, ascending.
 
     Args:
-        window: pairs that `graph` holds.
+        window: pairs that the graph held as it was read.
     """
     title = np.concatenate([window.a, window.b])
-    weight = np.bincount(title, np.tile(window.weight.astype(np.float64), 2))
-    there = np.flatnonzero(weight > 0).astype(np.int32)
-    return there[weight[there] >= (1 - 1e-3) * strength(graph, there)]
+    weight_N = np.bincount(
+        title, np.tile(window.weight.astype(np.float64), 2), minlength=reading.title_capacity
+    )
+    mine = weight_N[reading.titles]
+    return reading.titles[(mine > 0) & (mine >= (1 - 1e-3) * reading.strength)]
 
 
 def learn_first_plays(
     model: SemanticGNN,
-    graph: DynamicGraph,
+    reading: Reading,
     window: Positives,
     rng: np.random.Generator,
     *,
     least_cosine: float | None = None,
-    lock: Lock | None = None,
 ) -> int:
     """Move the model's theta by a window of co-plays.
 
     Args:
-        model: bound to the graph; it has not learnt from `window`.
-        window: newest co-plays, in the graph already.
+        model: bound to the graph that was read; it has not learnt from `window`.
+        window: newest co-plays, in that graph already.
         least_cosine: to the vectors by the theta of before, in the mean over unplayed titles: theta
             goes only so far; the rest is left to the next window.
-        lock: held while the graph is read.
 
     Returns:
         The number of questions whose answer was a title not played before; 0 and nothing moves
         where no title is unplayed.
     """
-    with lock or nullcontext():
-        first = first_played(graph, window)
-        live = vertices(graph, "title").live_ids()
-        capacity = vertices(graph, "title").capacity
-        strong = strength(graph, live)
-    if not len(window) or not len(live):
-        return 0
-    at_risk = (strong <= 0) | np.isin(live, first)
+    live, capacity = reading.titles, reading.title_capacity
+    first = first_played(reading, window)
+    at_risk = (reading.strength <= 0) | np.isin(live, first)
     played = live[~at_risk]
-    if not at_risk.any() or not len(played):
+    if not len(window) or not at_risk.any() or not len(played):
         return 0
     embedder = Embedder(model)
-    embedder.full(graph, lock=lock, hidden=first)
+    embedder.full_from(reading, hidden=first)
     first_N = np.zeros(capacity, bool)
     first_N[first] = True
     asked = Questions.of(window, capacity)
@@ -158,7 +150,7 @@ def learn_first_plays(
     others = np.setdiff1d(live[at_risk], first)
     drawn = rng.choice(others, min(AT_RISK, len(others)), replace=False)
     pool = np.concatenate([first, drawn]).astype(np.int32)
-    bare_PD, sums_PW = embedder.unplayed(graph, pool, lock=lock)
+    bare_PD, sums_PW = embedder.unplayed(reading, pool)
     log_weight_P = np.zeros(len(pool))
     log_weight_P[len(first) :] = np.log(max(len(others), 1) / max(len(drawn), 1))
 

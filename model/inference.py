@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from model.batch import log_weight
+from model.reading import Reading, has, without_coplays
 from model.semantic_gnn import SemanticGNN
 from model.sparse import Adjacency
 from model.unplayed import ConceptTable, read
@@ -61,27 +62,30 @@ class Embedder:
         self.bare = torch.zeros(0, dim)  # those that were not read anew where nobody has played
         self.table = ConceptTable.empty(dim)
 
-    @torch.no_grad()
-    def full(
-        self, graph: DynamicGraph, *, lock: Lock | None = None, hidden: Int32s | None = None
-    ) -> None:
+    def full(self, graph: DynamicGraph, *, lock: Lock | None = None) -> None:
         """Compute everything from the graph as it is now.
 
         Args:
             lock: held while the graph is read, not while computing.
-            hidden: titles to take as if nobody had played them, dense ids, ascending.
         """
         with lock or nullcontext():
-            titles = vertices(graph, "title").live_ids()
-            concepts = vertices(graph, "concept").live_ids()
-            self._resize(vertices(graph, "title").capacity, vertices(graph, "concept").capacity)
-            edges = self._incoming(graph, titles, concepts)
-            strong, given = strength(graph, titles), features(graph, titles)
-            relations = len(graph.relations)
-        self._check_relations(relations)
+            reading = Reading.of(graph, max_coplay=self.model.config.max_coplay)
+        self.full_from(reading)
+
+    @torch.no_grad()
+    def full_from(self, reading: Reading, *, hidden: Int32s | None = None) -> None:
+        """As `full`, from what was read of the graph.
+
+        Args:
+            hidden: titles to take as if nobody had played them, dense ids, ascending.
+        """
+        titles, concepts, edges = reading.titles, reading.concepts, reading.edges
+        strong, given = reading.strength, reading.features
+        self._resize(reading.title_capacity, reading.concept_capacity)
+        self._check_relations(reading.num_relations)
         if hidden is not None and len(hidden):
-            strong[np.isin(titles, hidden)] = 0.0
-            edges = _without_coplays(edges, titles, hidden)
+            strong = np.where(np.isin(titles, hidden), np.float32(0.0), strong)
+            edges = without_coplays(edges, titles, hidden)
         for table in (*self.titles, *self.concepts, self.published, self.bare):
             table.zero_()
         self._inputs(titles, concepts, edges, strong, given)
@@ -93,10 +97,9 @@ class Embedder:
                 self._layer(
                     number, titles, concepts, _rows(edges, ends, start, stop), start, stop, strong
                 )
-        title_E, concept_E = _has(edges, len(titles))
+        title_E, concept_E = has(edges, len(titles))
         bare_TD = self.bare[_long(titles)].numpy()
-        capacity = vertices(graph, "concept").capacity
-        self.table = ConceptTable.of(title_E, concept_E, strong, bare_TD, capacity)
+        self.table = ConceptTable.of(title_E, concept_E, strong, bare_TD, reading.concept_capacity)
         self._publish(titles, edges, strong)
 
     @torch.no_grad()
@@ -157,18 +160,20 @@ class Embedder:
         return out
 
     def unplayed(
-        self, graph: DynamicGraph, titles: Int32s, *, lock: Lock | None = None
+        self, reading: Reading, titles: Int32s
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What the vectors of titles that nobody has played are read from, by the last `full`.
 
         Returns:
             Bare vectors, shape (S, D), and sums over their concepts (`ConceptTable.sums`).
         """
-        with lock or nullcontext():
-            edges = self._known(incoming(graph, titles, np.zeros(0, np.int32), max_coplay=1))
-        title_E, concept_E = _has(edges, len(titles))
-        bare_SD = _take(self.bare, titles).numpy()
-        return bare_SD, self.table.sums(title_E, concept_E, len(titles))
+        title_E, concept_E = has(reading.edges, len(reading.titles))
+        place_N = np.full(reading.title_capacity, -1, np.int64)
+        place_N[titles] = np.arange(len(titles))
+        at = place_N[reading.titles[title_E]]
+        asked = at >= 0
+        sums_SW = self.table.sums(at[asked], concept_E[asked], len(titles))
+        return _take(self.bare, titles).numpy(), sums_SW
 
     def forget(self, titles: npt.NDArray[np.integer]) -> None:
         """Retired titles: their slots are empty for whoever comes next."""
@@ -257,7 +262,7 @@ class Embedder:
         self.published[_long(titles)] = self.bare[_long(titles)]
         theta_K = self.model.unplayed.theta.numpy()
         unplayed = np.flatnonzero(strong <= 0)
-        title_E, concept_E = _has(edges, len(titles))
+        title_E, concept_E = has(edges, len(titles))
         place = np.full(len(titles), -1, np.int64)
         place[unplayed] = np.arange(len(unplayed))
         asked = place[title_E] >= 0
@@ -313,20 +318,6 @@ class Embedder:
                 f"the graph has {relations} relations, the model {len(self.model.relation_names)}: "
                 "bind the model to the graph first"
             )
-
-
-def _has(edges: Incoming, titles: int) -> tuple[npt.NDArray[np.int64], Int32s]:
-    """Which of the first `titles` targets have which concepts: positions and dense ids."""
-    chosen = np.flatnonzero(edges.from_concept & (edges.target < titles))
-    return edges.target[chosen], edges.source[chosen]
-
-
-def _without_coplays(edges: Incoming, titles: Int32s, hidden: Int32s) -> Incoming:
-    """Without the co-plays of `hidden` titles; the targets are `titles`, then concepts."""
-    ends = np.append(titles, -1)[np.minimum(edges.target, len(titles))]
-    coplay = ~edges.from_concept & (edges.target < len(titles))
-    keep = np.flatnonzero(~(coplay & (np.isin(ends, hidden) | np.isin(edges.source, hidden))))
-    return edges.only(keep)
 
 
 def _long(ids: npt.NDArray[np.integer]) -> Tensor:

@@ -40,6 +40,7 @@ from model.lesson import Lesson, learn, take_learnt, write_lesson
 from model.micro_crew import MicroCrew
 from model.pairs import Anchor, Outside, Pairs
 from model.positives import Positives
+from model.reading import Reading
 from model.recent import Recent
 from model.reservoir import Reservoir
 from model.semantic_gnn import SemanticGNN
@@ -245,6 +246,7 @@ class MicroTrainer:
                 self._lesson(graph, partition, part % self.config.parts, train, gate, published)
                 for part in range(first, first + self.config.trainers)
             ]
+            reading = Reading.of(graph, max_coplay=student.config.max_coplay)
         clock("sample")
         self.reservoir.add(fresh)
         self.recent.add(fresh)
@@ -252,12 +254,7 @@ class MicroTrainer:
             report = CycleReport(SKIPPED, "no co-plays inside the part", seconds=clock.seconds)
             return report, self.moments
         learn_first_plays(
-            student,
-            graph,
-            fresh,
-            self.rng,
-            least_cosine=self.config.unplayed_cosine,
-            lock=lock,
+            student, reading, fresh, self.rng, least_cosine=self.config.unplayed_cosine
         )
         clock("first plays")
         try:
@@ -270,7 +267,7 @@ class MicroTrainer:
             return report, self.moments
         embedder = Embedder(student)
         if all(bool(torch.isfinite(one).all()) for one in student.parameters()):
-            embedder.full(graph, lock=lock)
+            embedder.full_from(reading)
         else:
             embedder.published = torch.full((1, student.config.dim), float("nan"))
         clock("embed")

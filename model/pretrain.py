@@ -27,6 +27,7 @@ from model.kg import train_kg
 from model.pairs import Anchor
 from model.positives import Positives
 from model.quality import bootstrap, ndcg_at_k, ranks, recall_at_k, reciprocal_rank
+from model.reading import Reading
 from model.runtime import device_of
 from model.semantic_gnn import SemanticGNN
 from model.settings import ModelConfig, PretrainConfig
@@ -108,6 +109,7 @@ def pretrain(
         known = triples(graph)
         model = replace(model, features=features(graph, NOBODY).shape[1])
         whole = whole_graph(graph, max_coplay=model.max_coplay)
+        reading = Reading.of(graph, max_coplay=model.max_coplay)
         kept, parts = _parts(graph, model, config, seed, whole, sampler, partition)
         names = (
             dense_names(graph, "title"),
@@ -145,7 +147,7 @@ def pretrain(
             loss = _train(gnn, task, progress, batch, whole, positives[split:])
     gnn.eval().to("cpu")
     rng = np.random.default_rng(seed)
-    first = learn_first_plays(gnn, graph, positives[split:], rng, lock=lock)
+    first = learn_first_plays(gnn, reading, positives[split:], rng)
     moved: dict[str, float] = {}
     if published is not None:
         gnn, moved = _turned(gnn, batch, whole, published)

@@ -173,8 +173,8 @@ class MicroConfig:
         max_norm_ratio: the gate refuses vectors whose mean norm grew or shrank by more.
     """
 
-    steps: int = 20
-    lr: float = 6e-4
+    steps: int = 16
+    lr: float = 7.5e-4
     id_lr: float = 50.0
     weight_decay: float = 1e-3
     clip: float = 1.0

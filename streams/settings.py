@@ -150,9 +150,9 @@ class RefreshSettings(Section):
 class TrainingSettings(Section):
     enabled: bool = True
     cycle_s: Seconds = Field(60.0, description="pause from one cycle's start to the next one's")
-    steps: Count = Field(20, description="gradient steps in one cycle")
+    steps: Count = Field(16, description="gradient steps in one cycle")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        6e-4, description="of all but the titles' own embeddings, which learn 50 times as fast"
+        7.5e-4, description="of all but the titles' own embeddings, which learn 50 times as fast"
     )
     replay: Share = Field(0.3, description="share of a step's edges drawn from the past")
     distillation: Annotated[float, Field(ge=0)] = Field(

@@ -10,6 +10,7 @@ from model.align import drift
 from model.first_plays import Questions, Rivals, Scores, first_played, learn_first_plays, newton
 from model.inference import Embedder
 from model.positives import Positives
+from model.reading import Reading
 from model.unplayed import SHARED, WEIGHTS
 
 SEMANTIC = {"genre": [(title, title % 3) for title in range(12)]}
@@ -19,6 +20,10 @@ def pairs(rows, time_ms=None):
     a, b = np.array([row[:2] for row in rows], np.int32).reshape(-1, 2).T
     weight = np.array([row[2] for row in rows], np.float32)
     return Positives(a, b, weight, np.asarray(time_ms or range(len(rows)), np.int64))
+
+
+def read(graph):
+    return Reading.of(graph, max_coplay=3)
 
 
 def test_all_pairs_of_one_moment_are_one_question_whichever_way_round_they_stand():
@@ -41,7 +46,7 @@ def test_a_play_at_another_moment_is_another_question():
 def test_a_title_that_was_played_before_the_window_is_not_played_first(make_graph):
     graph = make_graph(6, [(0, 1, 1.0), (1, 2, 2.0), (3, 4, 1.0)], {"genre": []})
 
-    assert first_played(graph, pairs([(1, 2, 2.0), (3, 4, 1.0)])).tolist() == [2, 3, 4]
+    assert first_played(read(graph), pairs([(1, 2, 2.0), (3, 4, 1.0)])).tolist() == [2, 3, 4]
 
 
 def test_what_is_drawn_stands_for_all(monkeypatch):
@@ -114,7 +119,7 @@ def test_titles_of_the_window_are_seen_as_they_were_before_it(make_graph, make_m
     then, now = Embedder(make_model(before)), Embedder(make_model(after))
 
     then.full(before)
-    now.full(after, hidden=np.array([8, 9], np.int32))
+    now.full_from(read(after), hidden=np.array([8, 9], np.int32))
 
     np.testing.assert_allclose(now.vectors(np.arange(12)), then.vectors(np.arange(12)), atol=1e-6)
 
@@ -139,7 +144,7 @@ def test_what_is_played_first_teaches_how_the_rest_is_read(rich_are_played):
     mean = question.vectors(np.arange(20)).mean(0)
     before = question.vectors(np.array([40, 41])) @ mean
 
-    events = learn_first_plays(model, graph, window, np.random.default_rng(0))
+    events = learn_first_plays(model, read(graph), window, np.random.default_rng(0))
 
     question.full(graph)
     after = question.vectors(np.array([40, 41])) @ mean
@@ -152,8 +157,10 @@ def test_nothing_is_learnt_where_every_title_is_played(make_graph, make_model):
     model = make_model(graph)
     before = model.unplayed.theta.clone()
 
-    assert learn_first_plays(model, graph, pairs([]), np.random.default_rng(0)) == 0
-    assert learn_first_plays(model, graph, pairs([(0, 1, 0.5)]), np.random.default_rng(0)) == 0
+    assert learn_first_plays(model, read(graph), pairs([]), np.random.default_rng(0)) == 0
+    assert (
+        learn_first_plays(model, read(graph), pairs([(0, 1, 0.5)]), np.random.default_rng(0)) == 0
+    )
     assert torch.equal(model.unplayed.theta, before)
 
 
@@ -165,7 +172,7 @@ def test_where_nobody_starts_anything_the_unplayed_sink(rich_are_played):
     mean, rest = embedder.vectors(np.arange(20)).mean(0), np.array([40, 41])
     before = embedder.vectors(rest) @ mean
 
-    assert learn_first_plays(model, graph, old, np.random.default_rng(0)) == 0
+    assert learn_first_plays(model, read(graph), old, np.random.default_rng(0)) == 0
 
     embedder.full(graph)
     assert (embedder.vectors(rest) @ mean < before).all()
@@ -174,9 +181,9 @@ def test_where_nobody_starts_anything_the_unplayed_sink(rich_are_played):
 def test_vectors_move_no_further_than_they_may(rich_are_played):
     graph, model, window = rich_are_played
     before, after, free = Embedder(model.clone()), Embedder(model), model.clone()
-    learn_first_plays(free, graph, window, np.random.default_rng(0))
+    learn_first_plays(free, read(graph), window, np.random.default_rng(0))
 
-    learn_first_plays(model, graph, window, np.random.default_rng(0), least_cosine=0.99)
+    learn_first_plays(model, read(graph), window, np.random.default_rng(0), least_cosine=0.99)
 
     before.full(graph)
     after.full(graph)
@@ -190,9 +197,9 @@ def test_vectors_move_no_further_than_they_may(rich_are_played):
 def test_a_sample_of_the_unplayed_teaches_about_what_all_of_them_do(rich_are_played, monkeypatch):
     graph, model, window = rich_are_played
     few = model.clone()
-    learn_first_plays(model, graph, window, np.random.default_rng(0))
+    learn_first_plays(model, read(graph), window, np.random.default_rng(0))
     monkeypatch.setattr(first_plays, "AT_RISK", 6)
 
-    learn_first_plays(few, graph, window, np.random.default_rng(0))
+    learn_first_plays(few, read(graph), window, np.random.default_rng(0))
 
     np.testing.assert_allclose(few.unplayed.theta, model.unplayed.theta, atol=0.25)
