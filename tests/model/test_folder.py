@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from model.batch import GraphBatch
 from model.folder import FILES, FORMAT, ModelFolderError, load_model, save_model
+from model.inference import Embedder
 from partition.hasp import whole_graph
 
 WEIGHTS, CARD = FILES.tensors, FILES.card
@@ -53,23 +54,36 @@ def test_a_folder_that_cannot_be_used_is_refused_by_name(saved, harm, message):
     assert str(folder) in str(error.value)
 
 
-def test_a_model_of_the_first_format_publishes_what_it_did(saved, make_graph):
+@pytest.mark.parametrize(
+    ("number", "missing"),
+    [
+        (1, ["past_layers.weight", "unplayed.theta", "unplayed.precision"]),
+        (3, ["unplayed.theta", "unplayed.precision"]),
+    ],
+)
+def test_a_model_of_an_older_format_publishes_what_it_did(saved, make_graph, number, missing):
     folder, model = saved
     with torch.no_grad():
-        model.past_layers.weight.zero_()
+        if number == 1:
+            model.past_layers.weight.zero_()
     save_model(folder, model, {})
     weights = load_file(folder / WEIGHTS)
-    del weights["past_layers.weight"]
+    for name in missing:
+        del weights[name]
     save_file(weights, folder / WEIGHTS)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    change(folder, format=1, sha256=digest)
+    change(folder, format=number, sha256=digest)
 
     again, _ = load_model(folder)
 
     graph = make_graph(3, [(0, 1, 1.0)], {"genre": [(0, 0)]})
     batch = GraphBatch.of(whole_graph(graph, max_coplay=model.config.max_coplay))
+    embedder = Embedder(again)
+    embedder.full(graph)
     with torch.no_grad():
-        torch.testing.assert_close(again(batch), model.eval()(batch))
+        want = model.eval()(batch)
+    torch.testing.assert_close(again(batch), want)
+    torch.testing.assert_close(embedder.published[:3], want)  # of title 2, which nobody played, too
 
 
 def change(folder, **values):

@@ -26,6 +26,23 @@ def test_a_cycle_makes_its_steps_and_leaves_the_old_weights_alone(scene):
     assert np.abs(report.embedder.vectors(np.arange(20))).sum() > 0
 
 
+def test_a_cycle_learns_from_first_plays_how_the_rest_is_read(scene, edit):
+    graph, positives, model, published = scene
+    new = graph.ids["title"].intern(["played now", "not yet"])
+    edit.concepts(graph, 1, [(int(title), 0) for title in new])
+    edit.put(graph, 0, [(int(new[0]), 0, 1.0)])
+    first = Positives(new[:1], np.zeros(1, np.int32), np.ones(1, np.float32), np.array([10**12]))
+    fresh = Positives.join([positives[200:], first])  # what came before is history
+
+    report = run(
+        MicroTrainer(model.config, replace(CONFIG, unplayed_cosine=-1.0), seed=0),
+        (graph, fresh, model, np.pad(published, ((0, 2), (0, 0)))),
+    )
+
+    assert not torch.equal(report.model.unplayed.theta, model.unplayed.theta)
+    assert torch.equal(report.model.unplayed.theta, report.embedder.model.unplayed.theta)
+
+
 def test_the_same_seed_trains_the_same_weights(scene):
     reports = [run(MicroTrainer(scene[2].config, CONFIG, seed=5), scene) for _ in range(2)]
 

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.pairs import Pairs, inclusion
+from model.batch import GraphBatch
+from model.inference import Embedder
+from model.pairs import Anchor, Pairs, inclusion
 from model.positives import Positives
 from partition.hasp import whole_graph
 
@@ -123,3 +125,24 @@ def test_fresh_sources_keep_their_weight_and_share_their_targets_with_the_past(
             want = weight * (share * late[source] / weight)
             want += weight * (1 - share) * ever[source] / ever[source].sum()
         np.testing.assert_allclose(mixed[source], want, atol=1e-5)
+
+
+def test_what_nobody_has_played_is_held_to_what_is_trained_of_it(make_graph, make_model):
+    graph = make_graph(4, [(0, 1, 1.0)], {"genre": [(0, 0), (2, 0), (3, 1)]})
+    model = make_model(graph)
+    model.unplayed.theta += 1.0
+    embedder = Embedder(model)
+    embedder.full(graph)
+    published = embedder.vectors(np.arange(4))
+    subgraph = whole_graph(graph, max_coplay=3)
+    batch = GraphBatch.of(subgraph)
+
+    played = Anchor.of(subgraph, published, 1.0, unplayed=False)
+    anchor = Anchor.of(subgraph, published, 1.0, unplayed=True).with_bare(model, batch)
+
+    assert played.rows.tolist() == [0, 1]
+    assert anchor.rows.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(anchor.vectors[:2], published[:2])
+    with torch.no_grad():
+        torch.testing.assert_close(anchor.vectors[2:], model(batch)[2:])
+    assert not np.allclose(anchor.vectors[2:], published[2:])
