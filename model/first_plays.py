@@ -37,6 +37,7 @@ Float64s = npt.NDArray[np.float64]
 
 QUESTIONS = 128  # of first plays, and as many of others; drawn where there are more
 AT_RISK = 4096  # unplayed titles; likewise
+MEMORY = 200_000  # questions after which what is known counts for 1 / e: tastes change
 NOTHING = 1e-3  # share of a step that is not worth while
 ITERATIONS, ENOUGH = 50, 1e-3  # Newton steps, and the step at which they end, over `SPREAD`
 LONGEST = 2.0  # of a step, likewise: the first ones are far from where it is quadratic
@@ -144,15 +145,16 @@ def learn_first_plays(
     first_N = np.zeros(capacity, bool)
     first_N[first] = True
     asked = Questions.of(window, capacity)
-    events = int(first_N[asked.target].sum())
+    events, questions = int(first_N[asked.target].sum()), len(asked.target)
     asked = asked.drawn(rng, first_N)
 
-    others = np.setdiff1d(live[at_risk], first)
+    answered = np.unique(asked.target[first_N[asked.target]])
+    others = np.setdiff1d(live[at_risk], answered)
     drawn = rng.choice(others, min(AT_RISK, len(others)), replace=False)
-    pool = np.concatenate([first, drawn]).astype(np.int32)
+    pool = np.concatenate([answered, drawn]).astype(np.int32)
     bare_PD, sums_PW = embedder.unplayed(reading, pool)
     log_weight_P = np.zeros(len(pool))
-    log_weight_P[len(first) :] = np.log(max(len(others), 1) / max(len(drawn), 1))
+    log_weight_P[len(answered) :] = np.log(max(len(others), 1) / max(len(drawn), 1))
 
     vectors_ND = embedder.vectors(np.arange(capacity))
     question_QD = np.asarray(asked.partners @ vectors_ND, np.float32)
@@ -165,7 +167,9 @@ def learn_first_plays(
         log_weight_P,
     )
     answer_Q = _places(asked.target, played, pool, capacity)
-    before_K, prior_KK = model.unplayed.theta.numpy(), model.unplayed.precision.numpy()
+    before_K, known_KK = model.unplayed.theta.numpy(), model.unplayed.precision.numpy()
+    nothing_KK = np.diag(SPREAD**-2.0)
+    prior_KK = nothing_KK + np.exp(-questions / MEMORY) * (known_KK - nothing_KK)
     theta_K, precision_KK = before_K, prior_KK
     if events:
         theta_K, precision_KK = newton(
@@ -187,7 +191,8 @@ def learn_first_plays(
         while share > NOTHING and drift(vectors(share), start_PD).mean_cosine < least_cosine:
             share *= 0.8
     model.unplayed.theta.add_(torch.from_numpy(share * (theta_K - before_K)))
-    model.unplayed.precision.add_(torch.from_numpy(share * (precision_KK - prior_KK)))
+    precision_KK = prior_KK + share * (precision_KK - prior_KK)
+    model.unplayed.precision.copy_(torch.from_numpy(precision_KK))
     return events
 
 
