@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import sparse
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from model.align import drift
 from model.inference import Embedder
@@ -42,7 +42,8 @@ NOTHING = 1e-3  # share of a step that is not worth while
 ITERATIONS, ENOUGH = 50, 1e-3  # Newton steps, and the step at which they end, over `SPREAD`
 LONGEST = 2.0  # of a step, likewise: the first ones are far from where it is quadratic
 CHUNK = 16  # questions whose features are made at once
-ALL_SHARE = np.array([WEIGHTS.index("played"), WEIGHTS.index("level")])
+LEVEL = WEIGHTS.index("level")
+ALL_SHARE = np.array([WEIGHTS.index("played"), LEVEL])
 APART = np.setdiff1d(np.arange(len(WEIGHTS)), ALL_SHARE)
 
 
@@ -120,6 +121,7 @@ def learn_first_plays(
     window: Positives,
     rng: np.random.Generator,
     *,
+    same_mass: bool = False,
     least_cosine: float | None = None,
 ) -> int:
     """Move the model's theta by a window of co-plays.
@@ -127,6 +129,9 @@ def learn_first_plays(
     Args:
         model: bound to the graph that was read; it has not learnt from `window`.
         window: newest co-plays, in that graph already.
+        same_mass: whether all of them together keep the share of the probability that their bare
+            vectors have: a single window is of too few people to say how many plays are first ones,
+            and taken at its word it once put unplayed titles before all others.
         least_cosine: to the vectors by the theta of before, in the mean over unplayed titles: theta
             goes only so far; the rest is left to the next window.
 
@@ -175,9 +180,12 @@ def learn_first_plays(
         theta_K, precision_KK = newton(
             scores, answer_Q, asked.weight, theta_K, precision_KK, free=APART, rivals=False
         )
-    theta_K, precision_KK = newton(
-        scores, answer_Q, asked.weight, theta_K, precision_KK, free=ALL_SHARE
-    )
+    if same_mass:
+        theta_K = scores.with_mass_of_bare(theta_K)
+    else:
+        theta_K, precision_KK = newton(
+            scores, answer_Q, asked.weight, theta_K, precision_KK, free=ALL_SHARE
+        )
     if not (np.isfinite(theta_K).all() and np.isfinite(precision_KK).all() and theta_K[0] > 0):
         return 0
     share = 1.0
@@ -239,6 +247,19 @@ class Scores:
         shared = self.toward_Q[rows, None, None] * self.statistics_PS
         both = np.stack([self.bare_QP[rows], self.answers_QP[rows]], -1)
         return np.concatenate([both, shared], -1, dtype=np.float32)
+
+    def with_mass_of_bare(self, theta_K: Float64s) -> Float64s:
+        """The level at which the titles' scores and their bare ones sum up to the same."""
+        theta_K, moved_Q = theta_K.copy(), np.empty(len(self.toward_Q))
+        theta_K[LEVEL] = 0.0
+        for start in range(0, len(moved_Q), CHUNK):
+            rows = slice(start, start + CHUNK)
+            read_QP = self.features(rows) @ theta_K[1:] + self.log_weight_P
+            bare_QP = theta_K[0] * self.bare_QP[rows] + self.log_weight_P
+            moved_Q[rows] = logsumexp(bare_QP, axis=1) - logsumexp(read_QP, axis=1)
+        toward = float(self.toward_Q.mean())
+        theta_K[LEVEL] = moved_Q.mean() / toward if toward > 0 else 0.0
+        return theta_K
 
     def only(self, chosen: Int64s) -> "Scores":
         """Of some of the questions."""

@@ -147,7 +147,7 @@ def pretrain(
             loss = _train(gnn, task, progress, batch, whole, positives[split:])
     gnn.eval().to("cpu")
     rng = np.random.default_rng(seed)
-    first = learn_first_plays(gnn, reading, positives[split:], rng)
+    first = learn_first_plays(gnn, reading, positives[split:], rng, same_mass=True)
     moved: dict[str, float] = {}
     if published is not None:
         gnn, moved = _turned(gnn, batch, whole, published)

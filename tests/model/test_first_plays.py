@@ -178,6 +178,21 @@ def test_where_nobody_starts_anything_the_unplayed_sink(rich_are_played):
     assert (embedder.vectors(rest) @ mean < before).all()
 
 
+def test_the_unplayed_may_keep_their_share_of_the_probability(rich_are_played):
+    graph, model, window = rich_are_played
+    bare, after = Embedder(model.clone()), Embedder(model)
+
+    learn_first_plays(model, read(graph), window, np.random.default_rng(0), same_mass=True)
+
+    first = np.arange(20, 30, dtype=np.int32)
+    for one in (bare, after):
+        one.full_from(read(graph), hidden=first)
+    question = bare.vectors(window.b)
+    mass = [logsumexp(question @ one.vectors(np.arange(20, 42)).T, axis=1) for one in (bare, after)]
+    np.testing.assert_allclose(mass[0].mean(), mass[1].mean(), atol=0.1)
+    assert not torch.equal(model.unplayed.theta, bare.model.unplayed.theta)
+
+
 def test_vectors_move_no_further_than_they_may(rich_are_played):
     graph, model, window = rich_are_played
     before, after, free = Embedder(model.clone()), Embedder(model), model.clone()
