@@ -307,7 +307,7 @@ class MicroTrainer:
         return Lesson(
             subgraph,
             self._mix(fresh, old),
-            Anchor.of(subgraph, published, self.config.distillation, unplayed=True),
+            Anchor.of(subgraph, published, self.config.distillation),
             outside,
             int(self.rng.integers(2**31)),
         )

@@ -214,17 +214,14 @@ class Anchor:
     weight: float
 
     @classmethod
-    def of(
-        cls, graph: HaspSubgraph, published: Float32s, weight: float, *, unplayed: bool
-    ) -> "Anchor":
+    def of(cls, graph: HaspSubgraph, published: Float32s, weight: float) -> "Anchor":
         """To those of the subgraph's titles that have a published vector.
 
         Args:
-            published: by dense id, zeros where a title has none, shape (N, D).
-            unplayed: whether to those of titles that nobody has played, too. They are not what is
-                trained (model/unplayed.py); see `with_bare`.
+            published: by dense id, zeros where a title has none, shape (N, D). That of a title that
+                nobody has played is not what is trained (model/unplayed.py): see `with_bare`.
         """
-        local = np.flatnonzero((graph.titles < len(published)) & (unplayed | (graph.strength > 0)))
+        local = np.flatnonzero(graph.titles < len(published))
         rows = local[published[graph.titles[local]].any(1)] if weight > 0 else local[:0]
         vectors = torch.from_numpy(published[graph.titles[rows]])
         return cls(torch.from_numpy(rows), vectors, weight)

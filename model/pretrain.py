@@ -34,6 +34,7 @@ from model.settings import ModelConfig, PretrainConfig
 from model.trainer_work import Task
 from model.trainers import train_apart, train_as_first
 from model.transe import triples
+from model.unplayed import Unplayed
 from partition.external import Even, NodeSampler
 from partition.hasp import HaspSubgraph, hasp_subgraph, whole_graph
 from partition.mincut import Partition, cut
@@ -76,6 +77,7 @@ def pretrain(
     sampler: NodeSampler | None = None,
     partition: Partition | None = None,
     published: Float32s | None = None,
+    unplayed: Unplayed | None = None,
 ) -> Pretrained:
     """Train a model on `graph`.
 
@@ -89,8 +91,11 @@ def pretrain(
         sampler: titles of other parts that come along with a part; None: `EXTERNAL` of them,
             drawn evenly.
         partition: `config.parts` parts that were cut already.
-        published: vectors that consumers hold, by dense id, zeros where a title has none, shape
-            (N, D): the new ones stay near them (`config.anchor`), and are turned to them.
+        published: bare vectors (`Embedder.bare`) by the model in use, which consumers hold the
+            vectors of, by dense id, zeros where a title has none, shape (N, D): the new ones stay
+            near them (`config.anchor`), and are turned to them.
+        unplayed: what that model has learnt from first plays, to be kept: a window at the end of
+            history knows less.
 
     Raises:
         ValueError: the positives name a title that the graph does not have; several trainers have
@@ -146,8 +151,12 @@ def pretrain(
         else:
             loss = _train(gnn, task, progress, batch, whole, positives[split:])
     gnn.eval().to("cpu")
-    rng = np.random.default_rng(seed)
-    first = learn_first_plays(gnn, reading, positives[split:], rng, same_mass=True)
+    first = 0
+    if unplayed is None:
+        rng = np.random.default_rng(seed)
+        first = learn_first_plays(gnn, reading, positives[split:], rng, same_mass=True)
+    else:
+        gnn.unplayed.load_state_dict(unplayed.state_dict())
     moved: dict[str, float] = {}
     if published is not None:
         gnn, moved = _turned(gnn, batch, whole, published)
@@ -261,7 +270,7 @@ def _turned(
     model: SemanticGNN, batch: GraphBatch, graph: HaspSubgraph, published: Float32s
 ) -> tuple[SemanticGNN, dict[str, float]]:
     """The model with its vectors in the published space, and how far they lie from those."""
-    near = Anchor.of(graph, published, 1.0, unplayed=False)
+    near = Anchor.of(graph, published, 1.0)
     with torch.no_grad():
         vectors = model(batch)[near.rows].numpy()
     rotation = procrustes(vectors, near.vectors.numpy())

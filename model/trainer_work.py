@@ -65,7 +65,7 @@ class Task:
         """The published vectors of a part, where there are some."""
         if self.published is None:
             return None
-        return Anchor.of(part, self.published, self.config.anchor, unplayed=False)
+        return Anchor.of(part, self.published, self.config.anchor)
 
 
 def prepare(model: SemanticGNN, task: Task, *, trainers: int, folder: Path) -> None:

@@ -134,7 +134,8 @@ def finish(
         progress=told,
         trainers=trainers,
         work=root / WORK,
-        published=None if near is None else vectors_of(near, state.graph),
+        published=None if near is None else bare_vectors_of(near, state.graph),
+        unplayed=None if near is None else near.model.unplayed,
     )
     card = {
         **about,
@@ -149,15 +150,15 @@ def finish(
     return made
 
 
-def vectors_of(snapshot: Snapshot, graph: DynamicGraph) -> Float32s:
-    """Vectors by a snapshot's model and graph, for the titles of another graph.
+def bare_vectors_of(snapshot: Snapshot, graph: DynamicGraph) -> Float32s:
+    """Bare vectors by a snapshot's model and graph, for the titles of another graph.
 
     Returns:
         By that graph's dense ids, zeros where the snapshot has no such title, shape (N, D).
     """
     embedder = Embedder(snapshot.model)
     embedder.full(snapshot.state.graph)
-    known = embedder.published.numpy()
+    known = embedder.bare.numpy()
     rows = rows_of(dense_names(snapshot.state.graph, "title"), dense_names(graph, "title"))
     found = np.zeros((len(rows), known.shape[1]), np.float32)
     found[rows >= 0] = known[rows[rows >= 0]]

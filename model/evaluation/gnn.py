@@ -57,7 +57,7 @@ class Recipe:
             self.made = self.train(world)
         return self.made.clone().eval()
 
-    def train(self, world: World, published: Float32s | None = None) -> SemanticGNN:
+    def train(self, world: World, near: Embedder | None = None) -> SemanticGNN:
         """A model trained on the world as it is, and near to what is published."""
         trained = pretrain(
             world.graph,
@@ -66,7 +66,8 @@ class Recipe:
             config=self.pretrain,
             seed=self.seed,
             progress=self.progress,
-            published=published,
+            published=None if near is None else near.bare.numpy(),
+            unplayed=None if near is None else near.model.unplayed,
         )
         return trained.model
 
@@ -183,10 +184,10 @@ class Retrain(Vectors):
         self.trained = self.windows > 0 and self.windows % self.every == 0
         self.windows += 1
         before = self.published
-        self.embed(self.model, world)
+        near = self.embed(self.model, world)
         if not self.trained:
             self.drift_window, self.drift = self.drift, math.nan
             return
-        self.model = self.anew.train(world, self.published)
+        self.model = self.anew.train(world, near)
         self.embed(self.model, world)
         self.drift_window = drift(self.published, before).mean_cosine

@@ -137,10 +137,8 @@ def test_what_nobody_has_played_is_held_to_what_is_trained_of_it(make_graph, mak
     subgraph = whole_graph(graph, max_coplay=3)
     batch = GraphBatch.of(subgraph)
 
-    played = Anchor.of(subgraph, published, 1.0, unplayed=False)
-    anchor = Anchor.of(subgraph, published, 1.0, unplayed=True).with_bare(model, batch)
+    anchor = Anchor.of(subgraph, published, 1.0).with_bare(model, batch)
 
-    assert played.rows.tolist() == [0, 1]
     assert anchor.rows.tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(anchor.vectors[:2], published[:2])
     with torch.no_grad():

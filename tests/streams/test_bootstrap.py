@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from streams.bootstrap import vectors_of
+from streams.bootstrap import bare_vectors_of
 from streams.settings import GraphSettings
 from streams.snapshot import load_snapshot
 from tests.streams.small import TITLES, small_checkpoint
@@ -19,8 +19,8 @@ def test_a_model_trained_anew_has_its_vectors_near_those_in_use(tmp_path):
     assert "drift_cosine" not in free.metrics
     assert near.metrics["drift_cosine"] > 0.9
     new = load_snapshot(tmp_path / "near", GraphSettings())
-    mine = vectors_of(new, new.state.graph)
-    theirs = vectors_of(old, new.state.graph)
+    mine = bare_vectors_of(new, new.state.graph)
+    theirs = bare_vectors_of(old, new.state.graph)
     known = theirs.any(1)
     assert known.sum() == TITLES - 5
     cosine = (mine * theirs).sum(1)[known]
