@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from model.align import drift
 from model.inference import Embedder
@@ -9,6 +10,7 @@ from model.positives import Positives
 from model.pretrain import pretrain
 from model.settings import LossConfig, ModelConfig, PretrainConfig
 from model.transe import train_transe, triples
+from model.unplayed import Unplayed
 
 SMALL = ModelConfig(dim=8, max_coplay=4)
 CONFIG = PretrainConfig(
@@ -59,6 +61,19 @@ def test_a_model_trained_anew_stays_near_the_vectors_that_are_published(two_camp
         moved = drift(vectors, published)
         assert moved.titles == 17
         assert moved.mean_cosine == pytest.approx(near.metrics["drift_cosine"], abs=1e-5)
+
+
+def test_a_model_trained_anew_keeps_what_the_one_in_use_learnt_from_first_plays(two_camps):
+    graph, positives = two_camps
+    known = Unplayed()
+    known.theta += 0.25
+    known.precision *= 3.0
+
+    made = pretrain(graph, positives, model=SMALL, config=CONFIG, unplayed=known)
+
+    assert torch.equal(made.model.unplayed.theta, known.theta)
+    assert torch.equal(made.model.unplayed.precision, known.precision)
+    assert made.metrics["first_plays"] == 0
 
 
 def test_pretraining_with_nothing_published_yet_is_free(two_camps):
