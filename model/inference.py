@@ -164,6 +164,10 @@ class Embedder:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What the vectors of titles that nobody has played are read from, by the last `full`.
 
+        Args:
+            reading: what that was made from.
+            titles: dense ids, shape (S,), without repeats.
+
         Returns:
             Bare vectors, shape (S, D), and sums over their concepts (`ConceptTable.sums`).
         """

@@ -18,9 +18,11 @@ class Reading:
     """What full inference takes of a graph: S titles, K concepts, and the edges into them.
 
     Attributes:
-        titles, concepts: those that are live, dense ids, ascending.
+        titles, concepts: those that are live, dense ids, shapes (S,) and (K,), ascending.
+        edges: into the titles, then the concepts (partition/neighbourhood.py).
         strength: summed co-play weight, shape (S,).
-        features: dense features, shape (S, F).
+        features: dense features, shape (S, F); F = 0: no title has any.
+        num_relations: relations of the store.
         title_capacity, concept_capacity: above all dense ids.
     """
 

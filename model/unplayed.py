@@ -8,8 +8,7 @@ with weights of its own, theta, which are learnt from first plays (model/first_p
 
     a   its concepts' answers. The answer of a concept is the ridge regression of what titles have
         of it (inverse document frequency, rows of length 1) on their published vectors: so q . a
-        estimates, for a question q, the cosine over concepts, rare ones that no state has room for
-        included.
+        estimates, for a question q, the cosine over concepts, as far as such vectors can tell it.
     p   the regression of 1 on the published vectors: q . p is about 1 whatever q is, so that what
         does not depend on the question can stand in a vector.
     theta_0  what the scores of played titles are to be multiplied with to be log-odds: a model is
@@ -51,8 +50,8 @@ STATISTICS = (
 )
 WEIGHTS = ("played", "bare", "answers", *STATISTICS)
 SHARED = 3  # from this weight on, what they weigh does not depend on the question
-# Standard deviations of the weights before any first play was seen: each a few times what one
-# standard deviation of its feature over a catalogue makes of a score.
+# Standard deviations of the weights before any first play was seen: wide where a feature is small
+# (answers are cosines of a few hundredths), narrow where it is large (sums over concepts).
 SPREAD = np.array([0.5, 0.2, 30.0, 3.0, 0.5, 0.3, 0.3, 0.3, 0.05, 0.05, 0.05])
 RIDGE = 0.01  # over the mean square of a vector's entries; a tenth of it makes no difference
 SHRINK = 5.0  # holders of the catalogue's mean that each concept is given on top of its own
@@ -105,7 +104,14 @@ class ConceptTable:
         bare_TD: Float32s,
         num_concepts: int,
     ) -> "ConceptTable":
-        """Args: `title_E`: rows of the other tables; `concept_E`: dense ids."""
+        """Make it.
+
+        Args:
+            title_E, concept_E: which title has which concept: rows of the other tables, dense ids.
+            strength_T: summed co-play weight, 0 where nobody has played a title, float32.
+            bare_TD: float32; those of unplayed titles do not count.
+            num_concepts: C, above all dense ids.
+        """
         titles = len(strength_T)
         num_concepts += 1  # the last, which nobody has, stands for those that come later
         has_TC = _table(title_E, concept_E, titles, num_concepts)
@@ -141,7 +147,11 @@ class ConceptTable:
     def sums(
         self, title_E: Int64s, concept_E: npt.NDArray[np.integer], num_titles: int
     ) -> Float32s:
-        """Sums of rows over each title's concepts, shape (T, 5 + D)."""
+        """Sums of rows over each title's concepts, shape (T, 5 + D), float32.
+
+        Args:
+            title_E, concept_E: which title has which concept: 0..T - 1, dense ids.
+        """
         known_E = np.minimum(concept_E, len(self.rows) - 1)
         has_TC = _table(title_E, known_E, num_titles, len(self.rows))
         return np.asarray(has_TC @ self.rows, np.float32)
